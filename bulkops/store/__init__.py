@@ -1,0 +1,1 @@
+"""Our own database: the only code that reads or writes it."""

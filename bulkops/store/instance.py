@@ -1,0 +1,129 @@
+"""One process per data directory, and the memory of it that lives outside the database file.
+
+`instance.lock` is held for life; `instance.json` remembers who the database is and how many times it
+was started, so that a missing, emptied, swapped or restored database is noticed (never recreated).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bulkops.errors import StartRefused
+
+_LOCK: Final = "instance.lock"
+_MARKER: Final = "instance.json"
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """What `instance.json` says."""
+
+    instance: str
+    generation: int
+
+
+class InstanceLock:
+    """A file lock on the data directory; the kernel frees it when the process ends, however it ends."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / _LOCK
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock or refuse at once.
+
+        Raises:
+            StartRefused: (``already_running``) another process holds it; ``pid`` says which.
+        """
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        if not _lock(fd):
+            pid = os.read(fd, 32).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise StartRefused(
+                "already_running",
+                f"another bulkops (pid {pid or 'unknown'}) uses {self._path.parent}",
+                pid=int(pid) if pid.isdigit() else None,
+            )
+        os.ftruncate(fd, 0)
+        os.write(fd, str(os.getpid()).encode())
+        self._fd = fd
+
+    def release(self) -> None:
+        """Free the lock; without one nothing happens."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def last_holder(data_dir: Path) -> int | None:
+    """Return the pid that took the lock last, alive or not; ``None`` when nobody ever did. Takes no lock."""
+    try:
+        text = (data_dir / _LOCK).read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _lock(fd: int) -> bool:
+    if sys.platform == "win32":  # pragma: no cover
+        import msvcrt  # noqa: PLC0415
+
+        os.lseek(fd, 1 << 20, os.SEEK_SET)  # beyond the pid, which others read
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(fd, 0, os.SEEK_SET)
+        return True
+    import fcntl  # noqa: PLC0415
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def read_marker(data_dir: Path) -> Marker | None:
+    """Return what the marker says, ``None`` when this directory never held an instance.
+
+    Raises:
+        StartRefused: (``db_corrupt``) the marker is there and unreadable.
+    """
+    path = data_dir / _MARKER
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Marker)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StartRefused("db_corrupt", f"{path} cannot be read: {error}") from error
+
+
+def write_marker(data_dir: Path, marker: Marker) -> None:
+    """Replace the marker so that a crash leaves the old one or the new one, both whole."""
+    path = data_dir / _MARKER
+    fresh = path.with_suffix(".json.new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, msgspec.json.encode(marker))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(fresh, path)
+    sync_directory(data_dir)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in ``path`` durable; Windows has no such call and needs none."""
+    if sys.platform == "win32":  # pragma: no cover
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
