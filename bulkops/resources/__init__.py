@@ -1,0 +1,1 @@
+"""Their data: tables, folders and files, and the only code that may destroy any of it."""
