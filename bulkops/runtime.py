@@ -1,0 +1,159 @@
+"""The house, wired: built from settings, running for as long as somebody is inside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from bulkops.building import Estate, HostedActions, build
+from bulkops.cleaner import Cleaner
+from bulkops.egress import policy_of
+from bulkops.errors import Halt
+from bulkops.feed import Feed
+from bulkops.giveback import FileReturn
+from bulkops.hub import Hub
+from bulkops.janitor import Janitor
+from bulkops.joblog import LogFile, log_to
+from bulkops.models import Caller
+from bulkops.postman import Postman
+from bulkops.progress import Progress
+from bulkops.runner import House
+from bulkops.service.service import Service
+from bulkops.settings import Settings
+from bulkops.store.credentials import Credentials
+from bulkops.store.instance import InstanceLock
+from bulkops.store.store import Store, open_store
+from bulkops.store.transaction import Commit
+from bulkops.timing import Clock, SystemClock
+from bulkops.workers import Workers, take_over
+
+_STOP_GRACE_S: Final = 8.0
+_log = logging.getLogger("bulkops")
+
+
+class Runtime:
+    """The parts of a running house, for the doors."""
+
+    def __init__(self, settings: Settings, store: Store, estate: Estate, log: LogFile) -> None:
+        self.settings = settings
+        self.log = log
+        self.store = store
+        self.clock: Clock = store.clock
+        self.hub = Hub()
+        self.feed = Feed(store, self.hub)
+        self.progress = Progress()
+        self.estate = estate
+        self.cleaner = Cleaner(store, estate.depots)
+        self.house = House(store, estate.resources, self.progress, FileReturn(store, estate.depots))
+        self.workers = Workers(self.house, settings.server.workers)
+        self.janitor = Janitor(store, settings.server)
+        self.postman = Postman(store, policy_of(settings.server.webhook_hosts, settings.server.port))
+        self.credentials = Credentials(store)
+        self.service = Service(store, settings, self.house, self.cleaner)
+        self.draining = asyncio.Event()
+        store.on_commit.append(self._ring)
+
+    async def answer_waiting_when_draining(self) -> None:
+        """Let nobody wait for a job's end while the doors close."""
+        await self.draining.wait()
+        self.service.release_waiting()
+
+    def _ring(self, commit: Commit) -> None:
+        if commit.head is not None:
+            self.hub.ring()
+
+
+def local_owner() -> Caller:
+    """Return the caller that a process on the owner's own machine is."""
+    return Caller(user="local", tenant=None, roles=frozenset({"owner"}))
+
+
+@asynccontextmanager
+async def _opened(
+    settings: Settings, clock: Clock | None, hosted: HostedActions | None = None
+) -> AsyncIterator[Runtime]:
+    lock = InstanceLock(settings.data_dir)
+    estate_clock = clock or SystemClock()
+    store = await open_store(settings.database, settings.data_dir, estate_clock, lock)
+    estate: Estate | None = None
+    try:
+        estate = build(settings, hosted)
+        with log_to(settings.data_dir) as log:
+            yield Runtime(settings, store, estate, log)
+    finally:
+        with anyio.CancelScope(shield=True):
+            for target in estate.targets.values() if estate else ():
+                await target.close()
+            await store.close()
+            lock.release()
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings, *, clock: Clock | None = None, hosted: HostedActions | None = None
+) -> AsyncIterator[Runtime]:
+    """Open the house and run its workers until the block is left; then every batch in hand is finished.
+
+    ``hosted`` are the host application's own actions, by resource and name.
+
+    Raises:
+        StartRefused: another instance runs, or our database must not be touched.
+        ConfigError: a resource is declared wrongly.
+    """
+    async with _opened(settings, clock, hosted) as runtime:
+        await _check_resources(runtime)
+        await take_over(runtime.house)
+        async with anyio.create_task_group() as group:
+            group.start_soon(runtime.workers.work)
+            group.start_soon(runtime.cleaner.work)
+            group.start_soon(runtime.janitor.run)
+            group.start_soon(runtime.postman.work)
+            group.start_soon(runtime.feed.run)
+            group.start_soon(runtime.answer_waiting_when_draining)
+            try:
+                yield runtime
+            finally:
+                runtime.draining.set()
+                runtime.service.release_waiting()
+                runtime.workers.stop()
+                with anyio.CancelScope(shield=True), anyio.move_on_after(_STOP_GRACE_S, shield=True) as scope:
+                    await runtime.workers.stopped()
+                if scope.cancelled_caught:
+                    _log.warning("STOP_GRACE_OVER a batch is still under way; the next start accounts for it")
+                group.cancel_scope.cancel()
+
+
+async def _check_resources(runtime: Runtime) -> None:
+    """Compare what is declared with the databases; one that is not there yet is looked at when it is needed."""
+    for name, resource in runtime.estate.resources.items():
+        try:
+            await resource.open()
+        except Halt as error:
+            _log.warning("RESOURCE_UNREACHABLE resource=%s error=%s", name, error)
+
+
+class Offline:
+    """The house without workers: for commands that work in process while no server runs."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.service = runtime.service
+        self.store = runtime.store
+        self.caller = local_owner()
+
+
+@asynccontextmanager
+async def open_offline(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Offline]:
+    """Take the instance lock and open the house, running nothing by itself.
+
+    Raises:
+        StartRefused: a server runs, or our database must not be touched.
+        ConfigError: a resource is declared wrongly.
+    """
+    async with _opened(settings, clock) as runtime:
+        yield Offline(runtime)
