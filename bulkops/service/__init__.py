@@ -1,0 +1,1 @@
+"""The engine: one thing at a time."""

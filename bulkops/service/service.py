@@ -1,0 +1,87 @@
+"""The service: everything a caller may ask for, composed of its rooms; the doors hold this one object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bulkops.cleaner import Cleaner
+from bulkops.egress import policy_of
+from bulkops.models import Caller
+from bulkops.runner import House
+from bulkops.service.access import Access
+from bulkops.service.catalog import Catalog
+from bulkops.service.cleanups import Cleanups
+from bulkops.service.reads import Reads
+from bulkops.service.starts import Starts
+from bulkops.service.verbs import Verbs
+from bulkops.service.webhooks import Webhooks
+from bulkops.settings import Settings
+from bulkops.store.store import Store
+
+
+class Service:
+    """Answers for callers; every method raises `Refusal` for what it will not do."""
+
+    def __init__(self, store: Store, settings: Settings, house: House, cleaner: Cleaner) -> None:
+        self._access = access = Access(house.resources)
+        self._reads = reads = Reads(store, settings, house.progress)
+        catalog = Catalog(store, settings, access)
+        starts = Starts(store, settings, access, house.progress)
+        verbs = Verbs(store, settings, access, house.progress, starts, house)
+        cleanups = Cleanups(store, cleaner)
+        hooks = Webhooks(store, policy_of(settings.server.webhook_hosts, settings.server.port))
+        self.catalog = catalog.catalog
+        self.info = catalog.info
+        self.items = catalog.items
+        self.validate = catalog.validate
+        self.start = starts.start
+        self.pause = verbs.pause
+        self.resume = verbs.resume
+        self.cancel = verbs.cancel
+        self.retry = verbs.retry
+        self.undo = verbs.undo
+        self.tune = verbs.tune
+        self.jobs = reads.jobs
+        self.job = reads.job
+        self.job_items = reads.job_items
+        self.job_errors = reads.job_errors
+        self.job_log = reads.job_log
+        self.report = reads.report
+        self.tasks = reads.tasks
+        self.task = reads.task
+        self.trash = reads.trash
+        self.audit = reads.audit
+        self.upload_selection = reads.upload_selection
+        self.cleanup_run = cleanups.cleanup_run
+        self.cleanup_stats = cleanups.cleanup_stats
+        self.cleanup_items = cleanups.cleanup_items
+        self.cleanup_requeue = cleanups.cleanup_requeue
+        self.cleanup_drop = cleanups.cleanup_drop
+        self.webhooks = hooks.webhooks
+        self.webhook_create = hooks.webhook_create
+        self.webhook_delete = hooks.webhook_delete
+        self.webhook_test = hooks.webhook_test
+        self.webhook_deliveries = hooks.webhook_deliveries
+        self.webhook_resend = hooks.webhook_resend
+
+    async def history(
+        self,
+        caller: Caller,
+        resource: str,
+        item: str,
+        *,
+        tenant: str | None = None,
+        limit: int = 50,
+        page: str | None = None,
+    ) -> dict[str, Any]:
+        """List what jobs did with one item of a resource the caller may see.
+
+        Raises:
+            Refusal: ``NOT_FOUND``; else see `reads.Reads.history`.
+        """
+        self._access.find(caller, resource)
+        return await self._reads.history(caller, resource, item, tenant=tenant, limit=limit, page=page)
+
+    def release_waiting(self) -> None:
+        """Answer all who wait for a job: the house is closing."""
+        self._reads.bells.release()
