@@ -1,0 +1,73 @@
+"""`bulkops check`: the config held against the real databases and folders, line by line; it only looks."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from bulkops.cli import exits, screen
+from bulkops.cli.invocation import Invocation, common_options, pass_invocation
+
+if TYPE_CHECKING:
+    from bulkops.resources.explanation import ExplainedAction
+    from bulkops.resources.inspection import Finding
+    from bulkops.settings import Settings
+
+
+@click.command()
+@click.option("--explain", is_flag=True, help="Show each action's SQL, its index and the one it misses.")
+@common_options
+@pass_invocation
+def check(invocation: Invocation, *, explain: bool) -> None:
+    """Say what is wrong, missing or slow about the config. Exits with 1 when something is wrong."""
+    if invocation.url is not None:
+        raise click.UsageError("a config is checked where it lies, without --url")
+    from bulkops.resources.inspection import inspect  # noqa: PLC0415  late: only this command needs it
+
+    settings = invocation.settings()
+    findings = inspect(settings)
+    is_wrong = any(finding.severity == "error" for finding in findings)
+    explained = _explain(settings) if explain and not is_wrong else []
+    if invocation.as_json:
+        screen.document({"findings": findings} | ({"actions": explained} if explain else {}))
+    else:
+        _show_actions(explained)
+        _show(settings.file.name if settings.file else "settings", findings)
+    if is_wrong:
+        click.get_current_context().exit(exits.REFUSED)
+
+
+def _explain(settings: Settings) -> list[ExplainedAction]:
+    import anyio  # noqa: PLC0415  late: it brings the engine
+
+    from bulkops.resources.explanation import explain  # noqa: PLC0415
+
+    return anyio.run(explain, settings)
+
+
+def _show_actions(explained: list[ExplainedAction]) -> None:
+    for action in explained:
+        click.echo(screen.clean(f"{action.resource} {action.action}"))
+        for statement in action.statements:
+            click.echo(f"  {statement.when}:")
+            click.echo(f"    {screen.clean(statement.sql)}")
+            click.echo(f"    index: {screen.clean(statement.index or 'none, all rows are read')}")
+            if statement.missing:
+                click.echo(f"    misses: {screen.clean(statement.missing)}")
+        click.echo()
+
+
+def _show(file: str, findings: list[Finding]) -> None:
+    """Print a finding a line, the way compilers do, so that editors can jump there."""
+    colour = {"error": "red", "warning": "yellow", "note": "cyan"}
+    for finding in findings:
+        place = file if finding.line is None else f"{file}:{finding.line}"
+        word: str = finding.severity
+        if screen.colours(sys.stdout):
+            word = click.style(word, fg=colour[word])
+        click.echo(f"{place}: {word}: {screen.clean(finding.where)}: {screen.clean(finding.message)}")
+    counts = [sum(finding.severity == severity for finding in findings) for severity in colour]
+    errors, warnings, notes = counts
+    screen.note(f"{file}: {errors} errors, {warnings} warnings, {notes} notes")

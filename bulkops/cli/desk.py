@@ -1,0 +1,95 @@
+"""Where commands ask that work with and without a running server: over HTTP, or in this very process.
+
+What comes in: plain arguments; what goes out: the JSON of DESIGN's section 5 as dictionaries, the same from
+both. In process the instance lock is held from opening to closing, so never two at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from bulkops.cli.invocation import Invocation
+from bulkops.client import Client
+
+
+class Desk(Protocol):
+    """What both ways offer; every method may raise `Refusal`."""
+
+    def jobs(self, params: dict[str, Any]) -> dict[str, Any]: ...
+    def job(self, job: str) -> dict[str, Any]: ...
+    def job_errors(self, job: str) -> list[dict[str, Any]]: ...
+    def report(self, job: str, *, form: str, outcome: str | None) -> Iterator[bytes]: ...
+    def keys(self) -> list[dict[str, Any]]: ...
+    def create_key(self, body: dict[str, Any]) -> dict[str, Any]: ...
+    def revoke_key(self, key: str) -> None: ...
+    def cleanup(self, *, batch_size: int, max_attempts: int) -> dict[str, Any]: ...
+
+
+class RemoteDesk:
+    """Asks a running server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def jobs(self, params: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get("/api/jobs", params)
+        return answer
+
+    def job(self, job: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get(job_path(job))
+        return answer
+
+    def job_errors(self, job: str) -> list[dict[str, Any]]:
+        return _items(self._client.get(job_path(job, "errors")))
+
+    def report(self, job: str, *, form: str, outcome: str | None) -> Iterator[bytes]:
+        params = {"format": form} | ({"outcome": outcome} if outcome else {})
+        with self._client.stream(job_path(job, "report"), params) as chunks:
+            yield from chunks
+
+    def keys(self) -> list[dict[str, Any]]:
+        return _items(self._client.get("/api/keys", {"limit": 1000}))
+
+    def create_key(self, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.post("/api/keys", body)
+        return answer
+
+    def revoke_key(self, key: str) -> None:
+        self._client.delete(f"/api/keys/{quote(key, safe='')}")
+
+    def cleanup(self, *, batch_size: int, max_attempts: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.post(
+            "/api/cleanup/run", params={"batch_size": batch_size, "max_attempts": max_attempts}
+        )
+        return answer
+
+
+def job_path(job: str, *rest: str) -> str:
+    """Write the path of a job or of something below it, whatever characters its id has."""
+    return "/".join(["/api/jobs", quote(job, safe=""), *rest])
+
+
+def _items(answer: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer["items"] if isinstance(answer, dict) else answer
+    return found
+
+
+@contextmanager
+def open_desk(invocation: Invocation) -> Iterator[Desk]:
+    """Reach the server that `--url` names or that runs for this config; without one, work in process.
+
+    Raises:
+        StartRefused: in process, and another instance holds the lock or the database is not fit.
+
+    """
+    if invocation.url is not None or invocation.running() is not None:
+        with closing(invocation.client()) as client:
+            yield RemoteDesk(client)
+        return
+    from bulkops.cli.local_desk import open_local_desk  # noqa: PLC0415  late: the engine is slow to import
+
+    with open_local_desk(invocation.settings()) as desk:
+        yield desk
