@@ -1,0 +1,279 @@
+// <bulk-progress job="ID">: one job, live: bar, counts, verbs, failures. Its state comes from the API, its changes
+// from events; it shows nothing that neither has said.
+
+import { make, tell, write } from "./dom.js";
+import { sheet } from "./elements_style.js";
+import { figuresOf, shareOf, statusOf, wordsOf } from "./figures.js";
+import { count, text } from "./messages.js";
+import { clientOf } from "./shared_client.js";
+
+const ANNOUNCE_MS = 10_000;
+const PATIENCE = { patience: 60_000 };
+const epochOf = (cursor) => cursor.split(":")[0];
+const seqOf = (cursor) => Number(cursor.split(":")[1]);
+
+export class BulkProgress extends HTMLElement {
+  static observedAttributes = ["job"];
+
+  /** A connection, and a subscription to "all" that several elements share; both may be left out. */
+  client; subscription;
+  #view; #seq = 0; #early; #sub; #off = []; #turn = 0; #running = false; #busy = false; #asking = false;
+  #nodes; #announced = 0;
+
+  /** The job as it is known, null before that. */
+  get view() { return this.#view ?? null; }
+
+  /** Show a job that was just fetched, instead of fetching it again. */
+  set view(job) {
+    this.#take(job);
+    this.setAttribute("job", job.id);
+  }
+
+  connectedCallback() {
+    this.#build();
+    this.#follow();
+  }
+
+  disconnectedCallback() { this.#leave(); }
+
+  attributeChangedCallback(name, before, after) {
+    if (before === after || !this.isConnected) return;
+    if (this.#view?.id !== after) this.#view = undefined;
+    this.#follow();
+  }
+
+  #leave() {
+    this.#turn++;
+    for (const off of this.#off.splice(0)) off();
+    this.#sub?.unsubscribe();
+    this.#sub = undefined;
+  }
+
+  /** Listen first, then fetch: what happens in between has a seq beyond the fetched cursor, and is kept. */
+  async #follow() {
+    this.#leave();
+    const id = this.getAttribute("job"), turn = this.#turn;
+    if (!id) return;
+    this.#running = Boolean(this.#view && !this.#view.terminal);
+    this.#render();
+    if (this.subscription) {
+      const listen = (event) => event.job === id && this.#hear(event);
+      this.#off = [this.subscription.on("event", listen), this.subscription.on("reset", () => this.#load())];
+    }
+    const behind = seqOf(this.subscription?.cursor ?? "") > this.#seq;
+    if ((behind || !this.#view) && !(await this.#load())) return;
+    if (turn !== this.#turn || this.subscription || this.#view.terminal) return;
+    this.#sub = clientOf(this).subscribe({ kind: "job", job: id }, { since: this.#view.cursor });
+    this.#sub.on("event", (event) => this.#hear(event));
+    this.#sub.on("reset", () => this.#load());
+    this.#sub.on("error", (error) => this.#complain(error));
+  }
+
+  async #load() {
+    const turn = this.#turn, id = this.getAttribute("job");
+    this.#early ??= [];
+    try {
+      const job = await clientOf(this).request("GET", `api/jobs/${encodeURIComponent(id)}`, undefined, PATIENCE);
+      if (turn !== this.#turn) return false;
+      if (seqOf(job.cursor) >= this.#seq || epochOf(job.cursor) !== epochOf(this.#view.cursor)) this.#take(job);
+      else return this.#load();
+      return true;
+    } catch (error) {
+      if (turn === this.#turn) this.#complain(error);
+      return false;
+    } finally {
+      const early = this.#early ?? [];
+      this.#early = undefined;
+      if (turn === this.#turn && this.#view) early.forEach((event) => this.#hear(event));
+    }
+  }
+
+  #take(job) {
+    this.#view = job;
+    this.#seq = seqOf(job.cursor);
+    this.#render();
+    if (!job.terminal) this.#running = true;
+    else if (this.#running) {
+      this.#running = false;
+      this.#announce(text("announceEnd", wordsOf(this.#view)), true);
+      tell(this, "bulk-finished", job);
+    }
+  }
+
+  #hear(event) {
+    if (!this.#view) return void this.#early?.push(event);
+    if (event.seq <= this.#seq || event.kind === "changed") return;
+    const { items, ...data } = event.data;
+    this.#seq = event.seq;
+    this.#view = { ...this.#view, ...data };
+    this.#render();
+    tell(this, "bulk-changed", this.#view);
+    if (event.kind === "progress") this.#announce(text("announce", wordsOf(this.#view)));
+    else this.#load(); // only the job itself says which verbs it takes now
+  }
+
+  #announce(words, now = false) {
+    if (!now && Date.now() - this.#announced < ANNOUNCE_MS) return;
+    this.#announced = Date.now();
+    if (this.#nodes) write(this.#nodes.live, words);
+  }
+
+  #complain(error) {
+    if (!this.#nodes) return;
+    const words = error.status === 404 ? text("gone") : error.status ? error.message : text("offline");
+    write(this.#nodes.error, words);
+    if (!this.#view) write(this.#nodes.label, "");
+    tell(this, "bulk-error", error);
+  }
+
+  #build() {
+    if (this.#nodes) return;
+    const part = (tag, name, more = {}) => make(tag, { class: name, part: name, ...more });
+    const nodes = (this.#nodes = {
+      label: part("span", "label", { id: "label", text: text("loading") }), status: part("span", "status"),
+      bar: part("div", "bar", {
+        role: "progressbar", "aria-labelledby": "label", "aria-valuemin": 0, "aria-valuemax": 100,
+      }),
+      done: make("i", { class: "done" }), skip: make("i", { class: "skip" }), fail: make("i", { class: "fail" }),
+      figures: part("div", "figures"), note: part("p", "note"), error: part("p", "error", { role: "alert" }),
+      verbs: part("div", "row verbs"), groups: make("ul", { class: "groups", hidden: true }),
+      live: make("div", { class: "unseen", role: "status" }),
+    });
+    nodes.bar.append(nodes.done, nodes.skip, nodes.fail);
+    const root = this.attachShadow({ mode: "open" });
+    root.adoptedStyleSheets = [sheet];
+    root.append(
+      make("header", {}, nodes.label, nodes.status), make("slot", { name: "about" }),
+      nodes.bar, nodes.figures, nodes.note, nodes.error, nodes.verbs, nodes.groups, nodes.live,
+    );
+  }
+
+  #render() {
+    const nodes = this.#nodes, job = this.#view;
+    if (!nodes || !job) return;
+    write(nodes.label, job.label);
+    write(nodes.status, statusOf(this.#view));
+    nodes.status.classList.toggle("good", job.status === "completed" && job.outcome === "ok");
+    nodes.status.classList.toggle("bad", job.status === "failed" || (job.terminal && job.failed > 0));
+    this.#renderBar(job);
+    this.#renderFigures(job);
+    const why = job.error ?? job.status_reason;
+    write(nodes.note, why && why.code !== "USER" ? why.message || why.code : "");
+    this.#renderVerbs(job);
+  }
+
+  #renderBar(job) {
+    const { bar, done, skip, fail } = this.#nodes;
+    const unknown = job.total === null && !job.terminal;
+    bar.classList.toggle("unknown", unknown);
+    bar.classList.toggle("still", ["paused", "cancelled", "failed"].includes(job.status));
+    if (job.total === null) bar.removeAttribute("aria-valuenow");
+    else bar.setAttribute("aria-valuenow", shareOf(job));
+    const { processed = "", total = "" } = wordsOf(this.#view);
+    bar.setAttribute("aria-valuetext", job.total === null ? statusOf(this.#view) : text("progress", { processed, total }));
+    const widths = [[done, job.succeeded], [skip, job.skipped], [fail, job.failed]];
+    for (const [segment, n] of widths) segment.style.inlineSize = job.total ? `${(100 * n) / job.total}%` : "";
+    if (job.total === 0 && job.status === "completed") done.style.inlineSize = "100%";
+  }
+
+  #renderFigures(job) {
+    const figures = figuresOf(job);
+    const spans = this.#nodes.figures.children;
+    while (spans.length > figures.length) spans[spans.length - 1].remove();
+    figures.forEach(([words, names = ""], place) => {
+      const span = spans[place] ?? this.#nodes.figures.appendChild(make("span"));
+      span.className = names;
+      write(span, words);
+    });
+  }
+
+  #renderVerbs(job) {
+    const verbs = job.allowed_actions ?? [];
+    if (this.#asking && verbs.includes("cancel")) return; // the question stands until it is answered or moot
+    this.#asking = false;
+    const wanted = [...verbs, job.failed, job.terminal, this.#busy].join();
+    if (this.#nodes.verbs.dataset.shown === wanted) return;
+    this.#nodes.verbs.dataset.shown = wanted;
+    const button = (verb) => make("button", {
+      type: "button", text: text(verb), class: verb === "cancel" ? "danger" : "", disabled: this.#busy,
+      on: { click: () => (verb === "cancel" ? this.#askCancel() : this.#act(verb)) },
+    });
+    const link = (words, query) => make("a", { href: this.#reportUrl(job, query), download: true, text: words });
+    this.#keepFocus(() => this.#nodes.verbs.replaceChildren(
+      ...verbs.map(button),
+      job.failed ? this.#failuresButton(job) : "",
+      job.terminal && job.total ? link(text("report"), "format=csv") : "",
+      job.terminal && job.failed ? link(text("reportFailed"), "format=csv&outcome=failed") : "",
+    ));
+  }
+
+  /** Whoever pressed a button that is replaced finds its successor under the keyboard. */
+  #keepFocus(change) {
+    const held = this.shadowRoot.activeElement?.closest("button");
+    change();
+    if (held && !held.isConnected) this.#nodes.verbs.querySelector("button:not(:disabled)")?.focus();
+  }
+
+  #reportUrl(job, query) { return new URL(`${job.links.report}?${query}`, clientOf(this).base).href; }
+
+  #failuresButton(job) {
+    const words = text("failures", { count: count(job.failed) });
+    const shown = !this.#nodes.groups.hidden;
+    return make("button", { type: "button", class: "link", text: words, "aria-expanded": String(shown), on: {
+      click: ({ currentTarget }) => this.#showFailures(currentTarget),
+    } });
+  }
+
+  async #showFailures(button) {
+    const { groups } = this.#nodes;
+    groups.hidden = !groups.hidden;
+    button.setAttribute("aria-expanded", String(!groups.hidden));
+    if (groups.hidden) return;
+    try {
+      const { items } = await clientOf(this).request("GET", `api/jobs/${this.#view.id}/errors`);
+      groups.replaceChildren(...items.map((group) => make("li", { text: text("failureGroup", {
+        count: count(group.count), code: group.code, message: group.sample_message, item: group.first_item,
+      }) })));
+    } catch (error) {
+      this.#complain(error);
+    }
+  }
+
+  #askCancel() {
+    const { verbs } = this.#nodes;
+    const no = make("button", { type: "button", text: text("cancelNo"), on: { click: () => this.#refresh() } });
+    const cancel = { click: () => this.#act("cancel") };
+    const yes = make("button", { type: "button", class: "danger", text: text("cancelYes"), on: cancel });
+    this.#asking = true;
+    verbs.replaceChildren(make("span", { class: "note", role: "alert", text: text("cancelSurely") }), yes, no);
+    no.focus();
+  }
+
+  #refresh() {
+    this.#asking = false;
+    this.#nodes.verbs.dataset.shown = "?";
+    this.#render();
+  }
+
+  async #act(verb) {
+    const held = this.shadowRoot.activeElement;
+    this.#busy = true;
+    write(this.#nodes.error, "");
+    this.#refresh();
+    try {
+      const job = await clientOf(this).job(this.#view.id)[verb]();
+      this.#busy = false;
+      if (job.id !== this.#view.id) return void (tell(this, `bulk-${verb}`, job) && (this.view = job));
+      const followed = this.#sub && !this.#view.terminal;
+      this.#take(job);
+      if (!this.subscription && !followed) this.#follow();
+      this.#announce(text("announceStatus", wordsOf(this.#view)), true);
+    } catch (error) {
+      this.#complain(error);
+    } finally {
+      this.#busy = false;
+      this.#refresh();
+      if (held && document.activeElement === document.body) this.#nodes.verbs.querySelector("button")?.focus();
+    }
+  }
+}
