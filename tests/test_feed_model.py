@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -254,4 +255,16 @@ TestWire.settings = settings(
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+#: The same stories by the thousand.
+TestWireForLong = pytest.mark.soak(
+    pytest.mark.timeout(3600)(
+        type(
+            "TestWireForLong",
+            (Wire.TestCase,),
+            {"settings": settings(TestWire.settings, max_examples=3000)},
+        )
+    )
 )
