@@ -18,7 +18,7 @@ from tests.crashes import large
 from tests.crashes.large import Large
 from tests.crashes.servers import Server, refused, until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def _survive(world: Large, kills: int, seed: int) -> tuple[dict[str, Any], Forei
     return view, writer, resident
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("ledger", ["own", "app"])
 def test_a_job_killed_a_dozen_times_counts_every_row_once(tmp_path: Path, ledger: str) -> None:
     world = large.build(tmp_path / "w", 100_000, ledger=ledger)
@@ -110,7 +110,7 @@ def test_a_million_rows_survive_fifty_kills(tmp_path: Path, journal: str, ledger
     assert world.digest() == before
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_pause_resume_and_cancel_mid_way_leave_what_is_counted(tmp_path: Path) -> None:
     world = large.build(tmp_path / "w", 60_000)
     bystanders = world.digest("other")

@@ -21,7 +21,7 @@ _BY_HAND = [pytest.mark.soak, pytest.mark.timeout(1800)]
 pytestmark = [
     pytest.mark.strace,
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 #: A counter of strace begins anew with each connection's thread: as early as this it would fail for ever.
 _TOO_EARLY = {"bulkops.db-wal": 60}

@@ -18,7 +18,7 @@ from tests.crashes import large, points
 from tests.crashes.large import Large
 from tests.crashes.servers import Server, command, refused, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def _digest(path: Path) -> str:

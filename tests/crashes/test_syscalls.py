@@ -41,30 +41,30 @@ def _judge(findings: list[Finding]) -> None:
     print(f"{len(findings)} kill points, {hits} kills, 0 violations")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_delete_killed_at_any_write_is_counted_exactly_once(tmp_path: Path) -> None:
     _judge(crash_everywhere(tmp_path, thinned, journal="wal", ledger="own", plan=ACT))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_an_undo_killed_at_any_write_brings_everything_back(tmp_path: Path) -> None:
     _judge(crash_everywhere(tmp_path, some(40, 1), journal="wal", ledger="own", plan=UNDO))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("journal", "ledger"), COMBINATIONS[1:])
 def test_the_same_holds_for_every_journal_and_ledger(tmp_path: Path, journal: str, ledger: str) -> None:
     _judge(crash_everywhere(tmp_path / "act", some(16, 2), journal=journal, ledger=ledger, plan=ACT))
     _judge(crash_everywhere(tmp_path / "undo", some(8, 3), journal=journal, ledger=ledger, plan=UNDO))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("journal", "ledger"), COMBINATIONS)
 def test_a_kill_between_the_two_commits_is_found_out(tmp_path: Path, journal: str, ledger: str) -> None:
     _judge(crash_everywhere(tmp_path, between_commits, journal=journal, ledger=ledger, plan=ACT))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("plan", [CANCEL, CANCEL_NOTES])
 @pytest.mark.parametrize("ledger", ["own", "app"])
 def test_a_cancel_of_a_job_nobody_works_on_accounts_for_its_last_batch_first(
@@ -75,7 +75,7 @@ def test_a_cancel_of_a_job_nobody_works_on_accounts_for_its_last_batch_first(
     )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("ledger", ["own", "app"])
 def test_a_cancel_after_a_crash_tells_exactly_what_was_done(tmp_path: Path, ledger: str) -> None:
     _judge(crash_everywhere(tmp_path, some(20, 4), journal="wal", ledger=ledger, plan=CANCEL))
