@@ -25,6 +25,7 @@ from bulkops.progress import Progress
 from bulkops.runner import House
 from bulkops.service.service import Service
 from bulkops.settings import Settings
+from bulkops.shapes import complete_shapes
 from bulkops.store.credentials import Credentials
 from bulkops.store.instance import InstanceLock
 from bulkops.store.store import Store, open_store
@@ -77,6 +78,7 @@ def local_owner() -> Caller:
 async def _opened(
     settings: Settings, clock: Clock | None, hosted: HostedActions | None = None
 ) -> AsyncIterator[Runtime]:
+    complete_shapes()
     lock = InstanceLock(settings.data_dir)
     estate_clock = clock or SystemClock()
     store = await open_store(settings.database, settings.data_dir, estate_clock, lock)

@@ -13,7 +13,7 @@ PACKAGE = Path(bulkops.__file__).parent
 
 #: Floors from the ground up; a file imports only from floors below its own, or from its own room.
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "states", "timing", "ids", "labels", "cells", "places"),
+    ("errors", "states", "timing", "ids", "labels", "cells", "places", "shapes"),
     ("database", "models", "effects", "hub", "batch"),
     ("operations", "decisions", "progress"),
     ("settings",),
