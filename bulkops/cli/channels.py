@@ -96,7 +96,7 @@ class Line:
             self._again_at = time.monotonic() + _SOCKET_AGAIN_S
         self._tries += 1
         wait_s = error.wait_s if isinstance(error, Broken) else None
-        return back_off_s(self._tries - 1) if wait_s is None else wait_s * random.uniform(0.75, 1.25)  # noqa: S311
+        return back_off_s(self._tries - 1) if wait_s is None else wait_s * random.uniform(0.75, 1.25)  # noqa: S311  no secret
 
     def close(self) -> None:
         """Hang up; closing twice is fine."""
