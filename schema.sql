@@ -298,3 +298,56 @@ CREATE TRIGGER audit_is_final_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(A
 CREATE TRIGGER audit_is_final_replace BEFORE INSERT ON audit
   WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
   BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;
+
+CREATE TABLE artifacts (              -- files that jobs made: exports and archives
+  id           TEXT PRIMARY KEY,      -- ULID
+  job          TEXT NOT NULL,         -- outlives the job's row: a file must not be forgotten
+  tenant       TEXT,
+  requested_by TEXT NOT NULL,
+  resource     TEXT NOT NULL,
+  kind         TEXT NOT NULL CHECK (kind IN ('export', 'archive')),
+  name         TEXT NOT NULL,         -- what a download is called
+  format       TEXT NOT NULL,         -- csv, json, ndjson, ndjson.gz, zip
+  status       TEXT NOT NULL CHECK (status IN ('building', 'ready', 'failed', 'expired')),
+  bytes        INTEGER CHECK (bytes >= 0),  -- of the whole file; NULL until ready
+  rows         INTEGER CHECK (rows >= 0),   -- records in it, while building those of accounted batches
+  sha256       TEXT,                  -- of the whole file, hex; NULL until ready
+  written      INTEGER NOT NULL DEFAULT 0 CHECK (written >= 0),  -- bytes that the accounted batches wrote
+  created_ms   INTEGER NOT NULL,
+  expires_ms   INTEGER NOT NULL,
+  CHECK (status <> 'ready' OR (bytes IS NOT NULL AND sha256 IS NOT NULL))
+) STRICT;
+CREATE INDEX artifacts_job ON artifacts (job, id);
+CREATE INDEX artifacts_expiry ON artifacts (expires_ms) WHERE status <> 'expired';
+CREATE INDEX artifacts_quota ON artifacts (coalesce(tenant, ''), status);
+
+CREATE TABLE schedules (              -- jobs that start by the calendar
+  id          TEXT PRIMARY KEY,       -- ULID, or the name it has in the configuration
+  name        TEXT NOT NULL,
+  tenant      TEXT,
+  resource    TEXT NOT NULL,
+  action      TEXT NOT NULL,
+  body        TEXT NOT NULL,          -- JSON, the start's body: selection, options, reason, …
+  cron        TEXT,                   -- five fields; or
+  every_s     INTEGER CHECK (every_s > 0),  -- an interval; exactly one of the two
+  timezone    TEXT NOT NULL,          -- IANA name that the cron fields are read in
+  enabled     INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+  origin      TEXT NOT NULL CHECK (origin IN ('api', 'config', 'built_in')),  -- who declared it
+  created_by  TEXT NOT NULL,
+  roles       TEXT NOT NULL,          -- JSON array: what its jobs may do
+  credential  TEXT,                   -- the key it was made with: revoking that ends it; NULL: no key's
+  created_ms  INTEGER NOT NULL,
+  next_ms     INTEGER,                -- when it fires next; NULL: never again
+  last_ms     INTEGER,                -- when it last fired
+  last_job    TEXT,                   -- the job that came of it
+  last_result TEXT,                   -- started, skipped_running, nothing_due, revoked, or the code of a refusal
+  CHECK ((cron IS NULL) <> (every_s IS NULL))
+) STRICT;
+CREATE INDEX schedules_due ON schedules (next_ms, id) WHERE enabled = 1 AND next_ms IS NOT NULL;
+CREATE INDEX schedules_tenant ON schedules (tenant, id);
+CREATE INDEX schedules_credential ON schedules (credential) WHERE credential IS NOT NULL;
+
+CREATE TABLE task_ends (              -- tasks whose end was told; a job started or resumed in one takes it back
+  task  TEXT PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+  at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -80,3 +80,18 @@ def test_a_script_is_cut_into_statements_also_where_triggers_hold_some() -> None
     assert len(migrations.split("\n".join(STEPS))) == 4
     assert migrations.split("SELECT 1") == ["SELECT 1"]
     assert migrations.split("") == []
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+
+
+@pytest.mark.parametrize("old", range(1, migrations.VERSION))
+def test_an_old_schema_becomes_the_very_one_that_is_laid_today(
+    connection: sqlite3.Connection, tmp_path: Path, old: int
+) -> None:
+    script = (Path(__file__).parent / "data" / f"schema-{old}.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as older:
+        older.executescript(f"{script}\nPRAGMA user_version = {old};")
+        assert migrations.migrate(older) == migrations.VERSION - old
+        assert _schema(older) == _schema(connection)
