@@ -45,6 +45,59 @@ def test_another_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path: 
     lock.release()
 
 
+def test_one_database_named_by_two_data_directories_has_one_instance(tmp_path: Path) -> None:
+    locks = [InstanceLock(tmp_path / name) for name in ("one", "two")]
+    for name, lock in zip(("one", "two"), locks, strict=True):
+        (tmp_path / name).mkdir()
+        lock.acquire()
+    locks[0].acquire_database(tmp_path / "jobs.db")
+    with pytest.raises(StartRefused, match=r"jobs\.db") as raised:
+        locks[1].acquire_database(tmp_path / "jobs.db")
+    assert (raised.value.code, raised.value.extra["pid"]) == ("already_running", os.getpid())
+    locks[0].release()
+    locks[1].acquire_database(tmp_path / "jobs.db")
+    locks[1].release()
+
+
+def test_one_database_named_by_a_link_too_has_one_instance(tmp_path: Path) -> None:
+    locks = [InstanceLock(tmp_path), InstanceLock(tmp_path)]
+    (tmp_path / "alias.db").symlink_to(tmp_path / "jobs.db")
+    locks[0].acquire_database(tmp_path / "jobs.db")
+    with pytest.raises(StartRefused, match="uses"):
+        locks[1].acquire_database(tmp_path / "alias.db")
+    locks[0].release()
+
+
+def test_a_snapshot_of_hard_links_does_not_keep_us_from_starting(tmp_path: Path) -> None:
+    lock = InstanceLock(tmp_path)
+    lock.acquire()
+    lock.release()
+    (tmp_path / "snapshot").hardlink_to(tmp_path / "instance.lock")
+    lock.acquire()
+    lock.release()
+
+
+@pytest.mark.parametrize("planted", ["link", "hard link", "dangling link", "folder", "pipe"])
+def test_what_is_planted_in_the_locks_place_is_never_written_to(tmp_path: Path, planted: str) -> None:
+    victim, lock = tmp_path / "victim", tmp_path / "jobs.db.lock"
+    victim.write_text("precious")
+    if planted == "link":
+        lock.symlink_to(victim)
+    elif planted == "hard link":
+        lock.hardlink_to(victim)
+    elif planted == "dangling link":
+        lock.symlink_to(tmp_path / "nowhere")
+    elif planted == "folder":
+        lock.mkdir()
+    else:
+        os.mkfifo(lock)
+    with pytest.raises(StartRefused, match="remove it") as raised:
+        InstanceLock(tmp_path).acquire_database(tmp_path / "jobs.db")
+    assert raised.value.code == "config"
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_the_last_holder_is_known_without_taking_the_lock(tmp_path: Path) -> None:
     assert last_holder(tmp_path) is None
     lock = InstanceLock(tmp_path)

@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from bulkops import handles
 from bulkops.resources.paths import (
     Area,
     FolderMissing,
@@ -46,7 +47,6 @@ from bulkops.resources.paths import (
 MAX_OPEN_FOLDERS: Final = 32
 _COPY_BYTES: Final = 1 << 20
 #: O_NONBLOCK: a FIFO put in the file's place must not hold the thread for ever.
-_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Verdict(StrEnum):
@@ -391,7 +391,7 @@ def _copy(source: _File, mine: Identity, target: _File, tag: bytes) -> bool:
         os.unlink(part, dir_fd=folder)  # of a copy that crashed
     try:
         with _opened_file(*source) as reader:
-            if identity_of(os.fstat(reader)) != mine or not _fill(reader, folder, part, mine):
+            if identity_of(os.fstat(reader)) != mine or not fill(reader, folder, part, mine):
                 return False
             if identity_of(os.fstat(reader)) != mine:
                 return False
@@ -403,9 +403,9 @@ def _copy(source: _File, mine: Identity, target: _File, tag: bytes) -> bool:
             os.unlink(part, dir_fd=folder)
 
 
-def _fill(reader: int, folder: int, part: bytes, mine: Identity) -> bool:
+def fill(reader: int, folder: int, part: bytes, mine: Identity) -> bool:
     """Write the copy with mode, owner and time of the original, sync it, and read it back."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | handles.NEW
     writer = os.open(part, flags, 0o600, dir_fd=folder)
     try:
         digest = hashlib.sha256()
@@ -444,7 +444,7 @@ def _digest(descriptor: int) -> bytes:
 
 @contextmanager
 def _opened_file(folder: int, name: bytes) -> Iterator[int]:
-    descriptor = os.open(name, _READ_FLAGS, dir_fd=folder)
+    descriptor = os.open(name, handles.READ, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise PathRefused("it is not a regular file")
@@ -478,7 +478,7 @@ def restore_batch(area: Area, entries: Sequence[Entry], *, stop: Stop = never) -
 def purge_batch(area: Area, entries: Sequence[Entry], *, stop: Stop = never) -> list[Result]:
     """Unlink entries from the trash for good; the trash is synced once."""
     try:
-        with opened_folder(area.trash) as trash:
+        with opened_folder(area.trash, key=area.trash_key) as trash:
             spot = _Spot(area, trash, trash)
             results = [_attempt(_purge, spot, entry, b"", stop) for entry in entries]
             return _synced(results, [trash])
@@ -511,7 +511,10 @@ class _Batch:
         folders = list(by_folder([entry.path for entry in self._entries], self._refuse).items())
         area = self._area
         try:
-            with opened_folder(area.root, key=area.root_key) as root, opened_folder(area.trash) as trash:
+            with (
+                opened_folder(area.root, key=area.root_key) as root,
+                opened_folder(area.trash, key=area.trash_key) as trash,
+            ):
                 for at in range(0, len(folders), MAX_OPEN_FOLDERS):
                     self._run_some(root, trash, folders[at : at + MAX_OPEN_FOLDERS])
         except OSError as error:

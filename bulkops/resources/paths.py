@@ -21,9 +21,10 @@ from typing import Final
 
 import msgspec
 
+from bulkops import handles
+
 #: The trash of a root whose file system is not the data directory's; no item's path may pass through it.
 TRASH_FOLDER: Final = b".bulkops-trash"
-_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE: Final = 1
 #: renameat2 is missing, or the file system does not know its flag.
 _NO_RENAMEAT2: Final = frozenset({errno.ENOSYS, errno.EINVAL})
@@ -78,13 +79,15 @@ class FolderMissing(FileNotFoundError):
 class Area(msgspec.Struct, frozen=True):
     """Where a batch may act: a root, its trash, and files and folders that are never touched.
 
-    ``root_key`` is the root's own identity: when something else is mounted there, nothing is judged.
+    ``root_key`` is the root's own identity: when something else is mounted there, nothing is judged; so is
+    ``trash_key`` for a trash that others could put another folder in the place of.
     """
 
     root: bytes
     trash: bytes
     forbidden: frozenset[FileKey] = frozenset()
     root_key: FileKey | None = None
+    trash_key: FileKey | None = None
 
 
 def split_path(path: bytes) -> list[bytes]:
@@ -126,7 +129,7 @@ def opened_folder(path: bytes, *, key: FileKey | None = None) -> Iterator[int]:
         OSError: it is not there, no folder, or not the one with ``key`` any more (ESTALE).
 
     """
-    descriptor = os.open(path, _FOLDER_FLAGS)
+    descriptor = os.open(path, handles.FOLDER)
     try:
         if key is not None and _key_of(os.fstat(descriptor)) != key:
             raise OSError(errno.ESTALE, "another folder stands where the root was")
@@ -165,14 +168,14 @@ def open_folder(
 
 def _open_child(folder: int, part: bytes, *, create: bool) -> int:
     try:
-        return os.open(part, _FOLDER_FLAGS, dir_fd=folder)
+        return os.open(part, handles.FOLDER, dir_fd=folder)
     except FileNotFoundError as error:
         if not create:
             raise FolderMissing(error, os.fstat(folder).st_dev) from None
     with suppress(FileExistsError):
         os.mkdir(part, dir_fd=folder)
     os.fsync(folder)
-    return os.open(part, _FOLDER_FLAGS, dir_fd=folder)
+    return os.open(part, handles.FOLDER, dir_fd=folder)
 
 
 def look(folder: int, name: bytes, *, forbidden: frozenset[FileKey] = frozenset()) -> Seen:

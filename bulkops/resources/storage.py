@@ -14,12 +14,14 @@ from __future__ import annotations
 import importlib
 import os
 import stat
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 from urllib.parse import quote
 
 from bulkops.errors import ConfigError
+from bulkops.handles import FOLDER_HANDLES
 from bulkops.resources import mover
 from bulkops.resources.mover import Entry, Result, Stop, Verdict, never
 from bulkops.resources.paths import (
@@ -90,11 +92,17 @@ def _read_outcome(outcome: object) -> Result:
     return Result(verdict, reason.strip())
 
 
-def protect(files: Iterable[Path], *, databases: Iterable[Path] = ()) -> Forbidden:
-    """Make the list of what is never touched: files and folders by path, databases with their companions."""
+def protect(
+    files: Iterable[Path], *, databases: Iterable[Path] = (), within: Iterable[Path] = ()
+) -> Forbidden:
+    """Make the list of what is never touched: files and folders by path, databases with their companions.
+
+    ``within``: every folder on the way to one of these as well, for what acts on folders as a whole.
+    """
     paths = [str(path) for path in files]
+    paths += [str(above) for path in within for above in (path.resolve(), *path.resolve().parents)]
     for database in databases:
-        paths += [f"{database}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
+        paths += [f"{database}{suffix}" for suffix in ("", "-wal", "-shm", "-journal", ".lock")]
 
     def forbidden() -> frozenset[FileKey]:
         return frozenset(key for key in map(_key_at, paths) if key is not None)
@@ -127,12 +135,17 @@ class LocalStorage:
         self._trash_key = _folder_key(trash_dir)
 
     @classmethod
-    def open(cls, where: str, name: str, root: Path, data_dir: Path, forbidden: Forbidden) -> LocalStorage:
+    def open(cls, where: str, name: str, root: Path, data_dir: Path, forbidden: Forbidden) -> Self:
         """Make the trash (0700): in the data directory where a rename reaches it, else in the root.
 
         Raises:
-            ConfigError: (naming ``where``) the root is no folder, or no trash can be made.
+            ConfigError: (naming ``where``) the root is no folder, no trash can be made, or this system has no
+                folder handles.
         """
+        if not FOLDER_HANDLES:
+            raise ConfigError(
+                where, f"files cannot be moved safely here: {sys.platform} has no folder handles"
+            )
         try:
             trash = _make_trash(name, root.resolve(strict=True), data_dir)
             return cls(name, root, trash, forbidden)

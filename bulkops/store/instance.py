@@ -6,13 +6,16 @@ was started, so that a missing, emptied, swapped or restored database is noticed
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from bulkops import handles
 from bulkops.errors import StartRefused
 
 _LOCK: Final = "instance.lock"
@@ -31,32 +34,46 @@ class InstanceLock:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / _LOCK
-        self._fd: int | None = None
+        self._fds: list[int] = []
 
     def acquire(self) -> None:
         """Take the lock or refuse at once.
 
         Raises:
-            StartRefused: (``already_running``) another process holds it; ``pid`` says which.
+            StartRefused: (``already_running``) another process holds it; ``pid`` says which. (``config``) what
+                stands in the lock's place is no file.
         """
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        self._take(self._path, self._path.parent)
+
+    def acquire_database(self, path: Path) -> None:
+        """Take the database as well: a process with another data directory may have named the same one.
+
+        Raises:
+            StartRefused: as `acquire`.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Where a link leads: by whichever name the database is opened, its lock is one.
+        real = Path(os.path.realpath(path))
+        self._take(real.with_name(f"{real.name}.lock"), path)
+
+    def _take(self, path: Path, what: Path) -> None:
+        fd = _open_lock(path)
         if not _lock(fd):
             pid = os.read(fd, 32).decode("ascii", "replace").strip()
             os.close(fd)
             raise StartRefused(
                 "already_running",
-                f"another bulkops (pid {pid or 'unknown'}) uses {self._path.parent}",
+                f"another bulkops (pid {pid or 'unknown'}) uses {what}",
                 pid=int(pid) if pid.isdigit() else None,
             )
         os.ftruncate(fd, 0)
         os.write(fd, str(os.getpid()).encode())
-        self._fd = fd
+        self._fds.append(fd)
 
     def release(self) -> None:
-        """Free the lock; without one nothing happens."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Free what was taken; without anything nothing happens."""
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 def last_holder(data_dir: Path) -> int | None:
@@ -66,6 +83,26 @@ def last_holder(data_dir: Path) -> int | None:
     except (OSError, UnicodeDecodeError):
         return None
     return int(text) if text.isdigit() else None
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock file; it is written to, so it must be none that a link of somebody's leads to."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | handles.OWN, 0o600)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.EISDIR}:
+            raise
+        raise _no_lock(path) from error
+    found = os.fstat(fd)
+    # A snapshot of hard links holds our own lock too: all that is in it is a pid.
+    if stat.S_ISREG(found.st_mode) and (found.st_nlink == 1 or handles.read_at(fd, 32, 0).isdigit()):
+        return fd
+    os.close(fd)
+    raise _no_lock(path)
+
+
+def _no_lock(path: Path) -> StartRefused:
+    return StartRefused("config", f"{path} is to be our lock, and is a link or no file; remove it")
 
 
 def _lock(fd: int) -> bool:
@@ -87,6 +124,11 @@ def _lock(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_data_dir(path: Path) -> bool:
+    """Say whether a folder is, or was, the data directory of an instance."""
+    return (path / _MARKER).exists()
 
 
 def read_marker(data_dir: Path) -> Marker | None:
@@ -115,15 +157,4 @@ def write_marker(data_dir: Path, marker: Marker) -> None:
     finally:
         os.close(fd)
     os.replace(fresh, path)
-    sync_directory(data_dir)
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename in ``path`` durable; Windows has no such call and needs none."""
-    if sys.platform == "win32":  # pragma: no cover
-        return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    handles.sync_folder(data_dir)
