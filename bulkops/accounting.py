@@ -6,16 +6,18 @@ durable or it is not there.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from bulkops.decisions import Next, Standing, Step, decide
-from bulkops.effects import BatchResult, Id, ItemException, Plan, Todo
+from bulkops.effects import BatchResult, Id, ItemException, Plan, Todo, Written
 from bulkops.ids import wire_id
+from bulkops.labels import task_done
 from bulkops.models import ItemError
 from bulkops.states import Status, sources_of
-from bulkops.store import deletions, events, exceptions, intents, jobs, manifests, tasks, trash
+from bulkops.store import artifacts, deletions, events, exceptions, intents, jobs, manifests, tasks, trash
 from bulkops.store.audit import append as audit
 from bulkops.store.intents import Intent
 from bulkops.store.jobs import Counts, JobRow
@@ -42,9 +44,26 @@ class BatchPage(msgspec.Struct, frozen=True, kw_only=True):
     def count(self) -> int:
         return len(self.ids)
 
+    def cut(self, until: int | None) -> BatchPage:
+        """Return the part before a position of the manifest, all of it for ``None``."""
+        if until is None or until >= self.first + self.count:
+            return self
+        left = [index for index, position in enumerate(self.todo.positions) if position < until]
+        todo = Todo(
+            [self.todo.positions[index] for index in left],
+            [self.todo.ids[index] for index in left],
+            [self.todo.origins[index] for index in left] if self.todo.origins else (),
+        )
+        known = [each for each in self.known if each.position < until]
+        return BatchPage(first=self.first, ids=self.ids[: until - self.first], known=known, todo=todo)
+
 
 class Tempo(msgspec.Struct, frozen=True, kw_only=True):
-    """How the batch went, how long to rest after it, and what of it is told now."""
+    """How the batch went, how long to rest after it, and what of it is told now.
+
+    ``written`` is how far the job's file is, for jobs that make one. ``followers`` makes the jobs that begin
+    when the one given completes.
+    """
 
     active_ms: int
     rate: float | None
@@ -53,6 +72,8 @@ class Tempo(msgspec.Struct, frozen=True, kw_only=True):
     rest_ms: int
     announce: bool
     tell_changed: int
+    written: Written | None = None
+    followers: Callable[[JobRow], Sequence[JobRow]] = lambda _: ()
 
 
 def announce_batch(tx: Tx, job: JobRow, page: BatchPage, plan: Plan) -> Status:
@@ -94,6 +115,8 @@ def account_batch(
     if row is None:
         raise HeldElsewhere(job.id)
     exceptions.record(tx, job.id, result.exceptions)
+    if tempo.written is not None:
+        artifacts.advance(tx, job.id, tempo.written)
     audit(
         tx, user=job.requested_by, tenant=job.tenant, verb="batch", job=job.id, resource=job.resource,
         detail={"batch": row.batch, "first": page.first, "count": page.count, "exceptions": len(found),
@@ -102,11 +125,13 @@ def account_batch(
     untouched = [each.position for each in found]
     trash.settle(tx, job.id, page.first, page.count, untouched=untouched)
     deletions.settle(tx, job.id, page.first, page.count, untouched=untouched)
+    trash.write_kept(tx, job.id, result.images, resource=job.resource, tenant=job.tenant)
+    deletions.insert_trashed(tx, job.id, result.files, resource=job.resource, tenant=job.tenant)
     intents.close(tx, job.id)
     if job.undo_of is not None:
         _empty_trash(tx, job.undo_of, page, set(untouched))
         _take_files_again(tx, job.undo_of, page, set(untouched))
-    if tempo.tell_changed:
+    if tempo.tell_changed and not _only_exported(tx, job):
         events.changed(tx, row, ids=None, count=tempo.tell_changed)
     return take_step(tx, row, before=job.cursor, tempo=tempo, items=live_items(page, found))
 
@@ -184,13 +209,13 @@ def take_step(
         jobs.announce(tx, job, "progress", items=items)
     if step.next is Next.RELEASE:
         jobs.release(tx, job, not_before_ms=tx.now_ms + tempo.rest_ms if tempo.rest_ms else 0)
-    moved = _move(tx, job, step)
+    moved = _move(tx, job, step, tempo)
     return moved or job, step
 
 
-def _move(tx: Tx, job: JobRow, step: Step) -> JobRow | None:
+def _move(tx: Tx, job: JobRow, step: Step, tempo: Tempo) -> JobRow | None:
     if step.next is Next.COMPLETE:
-        return finish(tx, job)
+        return finish(tx, job, tempo.written, tempo.followers(job))
     if step.next is Next.CANCEL:
         return cancel(tx, job, held=True)
     if step.next is Next.PAUSE:
@@ -198,11 +223,28 @@ def _move(tx: Tx, job: JobRow, step: Step) -> JobRow | None:
     return None
 
 
-def finish(tx: Tx, job: JobRow) -> JobRow | None:
-    """End a job whose every item is accounted for."""
+def finish(
+    tx: Tx, job: JobRow, written: Written | None = None, followers: Sequence[JobRow] = ()
+) -> JobRow | None:
+    """End a job whose every item is accounted for; its file, which is ``written`` to the end, is ready.
+
+    ``followers`` begin in the same transaction: with the job's end they are there, exactly once.
+    """
+    if written is not None:
+        artifacts.complete(tx, job.id, written)
     _keep_undo(tx, job)
     _tell_changed(tx, job)
-    return _ended(tx, jobs.complete(tx, job))
+    done = jobs.complete(tx, job)
+    if done is not None:
+        for follower in followers:
+            _begin(tx, follower, after=done)
+    return _ended(tx, done)
+
+
+def _begin(tx: Tx, job: JobRow, *, after: JobRow) -> None:
+    jobs.insert(tx, job)
+    audit(tx, user=job.requested_by, tenant=job.tenant, verb="start", job=job.id, resource=job.resource,
+          detail={"action": job.action, "after": after.id})  # fmt: skip
 
 
 def cancel(tx: Tx, job: JobRow, *, held: bool) -> JobRow | None:
@@ -215,6 +257,7 @@ def cancel(tx: Tx, job: JobRow, *, held: bool) -> JobRow | None:
         return jobs.request_cancel(tx, job.id, unheld=True)
     if job.status not in sources_of(Status.CANCELLED) or not (held or job.worker is None):
         return None
+    artifacts.abandon(tx, job.id)
     _keep_undo(tx, job)
     _leave_files(tx, job)
     _tell_changed(tx, job)
@@ -223,6 +266,7 @@ def cancel(tx: Tx, job: JobRow, *, held: bool) -> JobRow | None:
 
 def fail(tx: Tx, job: JobRow, *, code: str, message: str) -> JobRow | None:
     """End a job that can never go on."""
+    artifacts.abandon(tx, job.id)
     _keep_undo(tx, job)
     _leave_files(tx, job)
     _tell_changed(tx, job)
@@ -257,8 +301,13 @@ def _keep_undo(tx: Tx, job: JobRow) -> None:
 
 def _tell_changed(tx: Tx, job: JobRow) -> None:
     """Tell lists to look again, before the event that is the job's last."""
-    if job.succeeded:
+    if job.succeeded and not _only_exported(tx, job):
         events.changed(tx, job, ids=None, count=job.succeeded)
+
+
+def _only_exported(tx: Tx, job: JobRow) -> bool:
+    """Say whether a job does nothing to its items but write them down: no list has to look again."""
+    return any(made.kind == "export" for made in artifacts.of_job(tx.connection, job.id))
 
 
 def _ended(tx: Tx, job: JobRow | None) -> JobRow | None:
@@ -275,15 +324,17 @@ def _ended(tx: Tx, job: JobRow | None) -> JobRow | None:
 
 def _tell_task(tx: Tx, task_id: str) -> None:
     task = tasks.get(tx.connection, task_id)
-    if task is None or tasks.count_unfinished(tx.connection, task_id):
+    if task is None or tasks.count_unfinished(tx.connection, task_id) or not tasks.end(tx, task_id):
         return
     summary = tasks.summary(tx.connection, task_id)
+    done_well = summary.status == Status.COMPLETED and not summary.failed
     events.task_completed(
         tx,
         task,
         {
             "status": summary.status,
             "label": task.label,
+            "message": task_done(task.type) if done_well else None,
             "total": summary.total,
             "processed": summary.processed,
             "failed": summary.failed,

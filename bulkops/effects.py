@@ -57,13 +57,17 @@ class Image(msgspec.Struct, frozen=True):
 
 
 class FileTaken(msgspec.Struct, frozen=True):
-    """A file that goes with an item once its batch is durable; identity ``None``: it is missing already."""
+    """A file that goes with an item once its batch is durable; identity ``None``: it is missing already.
+
+    ``trash`` is its name in the trash where the batch itself chose one, else it gets one when it is announced.
+    """
 
     position: int
     storage: str
     path: bytes
     identity: tuple[int, int, int, int] | None
     final: bool
+    trash: str | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,13 +99,56 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a batch did: every item of it that is not named here succeeded.
 
     ``hold_s`` is how long the target's write lock was held; ``cascaded`` counts rows of other tables.
-    ``whole_failed``: the batch failed as a whole after its retries.
+    ``whole_failed``: the batch failed as a whole after its retries. ``images`` and ``files`` are what it
+    moved into the trash itself, under names that were announced: kept from now on, or removed from there when
+    ``final``. ``until``: it was cut short before this position of the manifest, and the rest was not begun;
+    only for a batch whose plan had no images and files of its own.
     """
 
     exceptions: list[ItemException] = []
     hold_s: float = 0.0
     cascaded: int = 0
     whole_failed: bool = False
+    images: list[Image] = []
+    files: list[FileTaken] = []
+    until: int | None = None
+
+
+class Making(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a job makes: an ``export`` or an ``archive``.
+
+    ``format`` is that of the wire (csv, json, ndjson, ndjson.gz, zip), the end of the name that a download has,
+    after ``stem``. ``alone``: the file is all that the action does; nothing changes, nothing is to be undone.
+    """
+
+    kind: str
+    format: str
+    stem: str
+    alone: bool = True
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a job's file is: the ``position`` behind what its batches wrote, the records in it.
+
+    ``bytes`` and ``sha256`` are of the whole file, ``None`` until it is whole and on disk under its last name.
+    """
+
+    position: int
+    rows: int
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+class CutShort(Exception):
+    """Writing into the job's file was asked to stop before the item at ``until``, of which nothing is left in it.
+
+    ``failed`` are the items before that could not be written.
+    """
+
+    def __init__(self, until: int, failed: list[ItemException]) -> None:
+        super().__init__(until)
+        self.until = until
+        self.failed = failed
 
 
 def all_or_nothing(found: list[ItemException]) -> JobFailed:

@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import re
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +31,10 @@ _BACKUPS: Final = 5
 _MAX_IDS: Final = 20
 _MAX_TEXT: Final = 8000
 _SLAB: Final = 256
+#: Lines on single items wait for each other, but not for long.
+_MAX_LINES: Final = 256
+_MAX_LATE_S: Final = 0.1
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 #: What JSON leaves as it is and a terminal or an editor would act upon.
 _UNSEEN: Final = re.compile(
@@ -86,19 +92,61 @@ def job_summary(job: LoggedJob) -> None:
     )
 
 
-def purge_started(job_id: str, item: str) -> None:
-    """Note that a folder or file item is about to go."""
-    _note(job_id, f"BULK_PURGE_START dossier={item}")
+class ItemLines:
+    """Notes what happens to the items of one job, from any thread; many lines are written at once."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._lock = threading.Lock()
+        self._lines = Lines()
+
+    def started(self, item: str) -> None:
+        """Note that an item is about to go."""
+        self._add(f"BULK_PURGE_START dossier={item}")
+
+    def done(self, item: str, *, ms: int) -> None:
+        """Note that an item is gone."""
+        self._add(f"BULK_PURGE_DONE dossier={item} ms={ms}")
+
+    def failed(self, item: str, *, ms: int, code: str) -> None:
+        """Note that an item could not go, and the code of why."""
+        self.flush()
+        _note(self._job_id, f"BULK_PURGE_ERROR dossier={item} ms={ms} code={code}", level=logging.WARNING)
+
+    def _add(self, text: str) -> None:
+        with self._lock:
+            self._lines.add(text)
+            if self._lines.due:
+                self._write()
+
+    def flush(self) -> None:
+        """Write what was noted: before something that takes long, and at the end of a batch."""
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, Lines()
+        if lines.noted and _log.isEnabledFor(logging.INFO):
+            _log.info(lines, extra={"job": self._job_id})
 
 
-def purge_done(job_id: str, item: str, *, ms: int) -> None:
-    """Note that a folder or file item is gone."""
-    _note(job_id, f"BULK_PURGE_DONE dossier={item} ms={ms}")
+class Lines:
+    """What one log record says when it stands for many: a text and an instant (seconds) each."""
 
+    def __init__(self) -> None:
+        self.noted: list[tuple[float, str]] = []
 
-def purge_failed(job_id: str, item: str, *, ms: int, code: str) -> None:
-    """Note that a folder or file item could not go, and the code of why."""
-    _note(job_id, f"BULK_PURGE_ERROR dossier={item} ms={ms} code={code}", level=logging.WARNING)
+    def add(self, text: str) -> None:
+        """Note a line as of now."""
+        self.noted.append((time.time(), text))
+
+    @property
+    def due(self) -> bool:
+        """Say whether it is time to write them: they are many, or somebody may wait for the first."""
+        return len(self.noted) >= _MAX_LINES or self.noted[-1][0] - self.noted[0][0] > _MAX_LATE_S
+
+    def __str__(self) -> str:
+        return "\n".join(text for _, text in self.noted)
 
 
 def purge_summary(job: LoggedJob) -> None:
@@ -128,6 +176,10 @@ class JsonLines(logging.Formatter):
     """Writes a record as one line of JSON in which no control or direction character stands unescaped."""
 
     def format(self, record: logging.LogRecord) -> str:
+        text = self._many(record, record.msg) if isinstance(record.msg, Lines) else self._one(record)
+        return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+    def _one(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "at": rfc3339(int(record.created * 1000)),
             "level": record.levelname,
@@ -139,8 +191,15 @@ class JsonLines(logging.Formatter):
             line["job"] = str(job)
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = _outline(record.exc_info[1])
-        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
-        return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return _encode(line)
+
+    def _many(self, record: logging.LogRecord, lines: Lines) -> str:
+        middle = f',"level":{_encode(record.levelname)},"logger":{_encode(record.name)},"msg":'
+        end = f',"job":{_encode(str(getattr(record, "job", "")))}}}'
+        return "\n".join(
+            f'{{"at":{_encode(rfc3339(int(at_s * 1000)))}{middle}{_encode(text[:_MAX_TEXT])}{end}'
+            for at_s, text in lines.noted
+        )
 
 
 def _outline(error: BaseException) -> str:
@@ -172,6 +231,12 @@ class LogFile(RotatingFileHandler):
         return open(
             self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_open_privately
         )
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802, ARG002  logging's name and shape
+        """Look at the file's size only: to know the line's, it would be written out twice."""
+        if self.stream is None:
+            self.stream = self._open()
+        return self.maxBytes > 0 and os.fstat(self.stream.fileno()).st_size >= self.maxBytes
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Write what this file's own house says, and what nobody's does."""

@@ -16,6 +16,13 @@ _KNOWN: Final = {
 }
 
 
+#: What is said once a task of this type went well.
+_DONE: Final = {
+    "change_commit": "Files removed",
+    "upload_processing": "Upload processing completed",
+}
+
+
 def humanise(name: str) -> str:
     """Write a name as words: ``manifest_check`` is ``Manifest check``."""
     words = " ".join(name.replace("_", " ").replace("-", " ").split())
@@ -25,6 +32,11 @@ def humanise(name: str) -> str:
 def task_label(task_type: str) -> str:
     """Return what a task of this type is called."""
     return _KNOWN.get(task_type) or humanise(task_type)
+
+
+def task_done(task_type: str) -> str:
+    """Return what to say when a task of this type went well."""
+    return _DONE.get(task_type) or f"{humanise(task_type)} completed"
 
 
 def job_label(action: str, resource: str, *, undo: bool) -> str:

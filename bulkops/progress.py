@@ -17,6 +17,8 @@ _MAX_SHOWN: Final = 100
 _FIRST_SIZE: Final = 500
 _MIN_SIZE: Final = 20
 _MAX_SIZE: Final = 10_000
+#: Items that only go into a file change nothing, and each batch of them costs two syncs.
+_MAX_WRITTEN: Final = 50_000
 #: Images are made in Python and written to our own file: more of them at once hold everybody else up.
 _MAX_IMAGES: Final = 1_000
 _MEMORY_S: Final = 3.0
@@ -39,12 +41,14 @@ class Live(msgspec.Struct):
     poke: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
-    def adapt(self, hold_s: float, items: int, *, wanted_s: float, images: bool) -> None:
-        """Size the next batch so that it holds the write lock for about ``wanted_s``."""
+    def adapt(
+        self, hold_s: float, items: int, *, wanted_s: float, images: bool, only_written: bool = False
+    ) -> None:
+        """Size the next batch so that it holds the write lock, or writes into a file, for about ``wanted_s``."""
         if hold_s <= 0 or items < self.size // 2:
             return
         factor = min(2.0, max(0.5, wanted_s / hold_s))
-        most = _MAX_IMAGES if images else _MAX_SIZE
+        most = _MAX_IMAGES if images else _MAX_WRITTEN if only_written else _MAX_SIZE
         self.size = int(min(most, max(_MIN_SIZE, self.size * factor)))
 
     def measure(self, items: int, now: float) -> float | None:

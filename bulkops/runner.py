@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 import anyio
+import msgspec
 
-from bulkops import accounting, joblog
+from bulkops import accounting, chains, joblog
 from bulkops.accounting import BatchPage, HeldElsewhere, Tempo
 from bulkops.database import primary_code
 from bulkops.decisions import Next, page_limit
+from bulkops.drafting import Drafting, open_drafting, sweep, without
+from bulkops.drafts import Drafts
 from bulkops.effects import BatchResult, Fence, Image, ItemException, Plan, Todo, all_or_nothing
 from bulkops.errors import ConfigError, Halt, JobFailed, Transient
 from bulkops.giveback import FileReturn
@@ -42,6 +45,8 @@ _CHANGED_S: Final = 1.0
 #: A stretch of work longer than this was not work but a suspended process.
 _MAX_BATCH_S: Final = 10.0
 _PATIENT_GAP_S: Final = 0.05
+#: How long a batch may take that locks nothing and only goes into the job's file, while no job waits for a worker.
+_WRITE_S: Final = 0.2
 #: How long code that is not ours may go on when the house closes; less than the house itself waits.
 _LEAVE_S: Final = 5.0
 #: How often a fault is tried again before the job is paused with its code.
@@ -53,9 +58,15 @@ class House:
     """What a runner shares with its kind: the store, the resources, and whether the house is closing."""
 
     def __init__(
-        self, store: Store, resources: Mapping[str, Resource], progress: Progress, files: FileReturn
+        self,
+        store: Store,
+        resources: Mapping[str, Resource],
+        progress: Progress,
+        files: FileReturn,
+        drafts: Drafts,
     ) -> None:
         self.store = store
+        self.drafts = drafts
         self.resources = resources
         self.progress = progress
         self.files = files
@@ -99,8 +110,9 @@ def query_of(job: JobRow) -> Query:
 
 async def run_slice(house: House, job: JobRow) -> None:
     """Work on a claimed job for a while; every way out leaves its row telling the truth."""
+    step = None
     try:
-        await _Slice(house, job).run()
+        step = await _Slice(house, job).run()
     except HeldElsewhere:
         _log.warning("SLICE_LOST job=%s", job.id)
     except (Halt, ConfigError) as error:
@@ -112,6 +124,16 @@ async def run_slice(house: House, job: JobRow) -> None:
     except Exception:  # noqa: BLE001  one job's trouble must not take its worker along
         _log.exception("SLICE_BROKE job=%s", job.id)
         await fail_job(house, job, JobFailed("INTERNAL", "an error in bulkops itself; see the log"))
+    if step is not Next.RELEASE and house.drafts.close(job.id):
+        await sweep_drafts(house)
+
+
+async def sweep_drafts(house: House) -> None:
+    """Remove files that jobs made and nobody wants any more; what stays for now goes in the janitor's next round."""
+    try:
+        await sweep(house.store, house.drafts)
+    except (OSError, sqlite3.Error) as error:
+        _log.warning("SWEEP_FAILED error=%s", type(error).__name__)
 
 
 def _fresh(tx: Tx, job: JobRow) -> JobRow | None:
@@ -222,23 +244,25 @@ class _Slice:
         self._mark = self._began
         self._resource: Resource | None = None
         self._batches: Batches | None = None
+        self._drafting: Drafting | None = None
         self._waited_s = 0.0
         self._batch_began = self._began
         #: How long the job still has to leave its target alone, at the pace that was asked for.
         self._rest_s = 0.0
 
-    async def run(self) -> None:
+    async def run(self) -> Next | None:
         """Settle what was asked meanwhile, catch up after a crash, then work batch after batch."""
         if self._job.frozen:
             resource = self._house.resource_of(self._job)
             await resource.open()
             self._resource = resource
-            if await self._prepare(resource) is not Next.GO:
+            step = await self._prepare(resource)
+            if step is not Next.GO:
                 self._log_end()
-                return
+                return step
         if self._job.status in (Status.PAUSING, Status.CANCELLING):
             await _persist(self._house, self._settle)
-            return
+            return None
         if self._job.batch == 0:
             await self._log_start()
         step = Next.GO
@@ -248,11 +272,14 @@ class _Slice:
         if step is not Next.RELEASE:
             self._live.throttle = None
             self._log_end()
+        return step
 
     async def _prepare(self, resource: Resource) -> Next:
         job = self._job
         origin = await self._origin()
         self._batches = await resource.batches(query_of(origin or job), undo=job.kind == "undo")
+        house = self._house
+        self._drafting = await open_drafting(house.store, house.drafts, job, resource, self._batches)
         return await self._catch_up(self._batches)
 
     async def _origin(self) -> JobRow | None:
@@ -282,7 +309,7 @@ class _Slice:
         return Turn(
             gap=self._gap, commit_guard=lambda: job_id not in revoked, atomic=self._job.knobs.atomic,
             stop=lambda: job_id in revoked or self._live.poke.is_set() or self._house.stopping,
-            patience=self._patience, items=items,
+            patience=self._patience, items=items, log=joblog.ItemLines(job_id),
         )  # fmt: skip
 
     def _patience(self) -> float | None:
@@ -309,7 +336,8 @@ class _Slice:
         ahead = await batches.begin(self._fence(), self._turn())
         if ahead is not None:
             page = await self._page(job.cursor, ahead.cursor - job.cursor)
-            return await self._account(page, BatchResult(exceptions=ahead.exceptions))
+            done = BatchResult(exceptions=ahead.exceptions)
+            return await self._account(page, await self._write(page, done))
         if intent is not None:
             return await self._recover(batches, intent)
         return Next.GO
@@ -325,7 +353,8 @@ class _Slice:
                 job = self._job
                 await _persist(self._house, lambda tx: accounting.withdraw_batch(tx, job, intent))
             else:
-                step = await self._account(page, result)
+                page = page.cut(result.until)
+                step = await self._account(page, await self._write(page, result))
         return step
 
     async def _page(self, first: int, limit: int) -> BatchPage:
@@ -386,14 +415,40 @@ class _Slice:
                 return await self._account_nothing()
         try:
             result = await batches.apply(plan, todo, self._fence(page), self._turn(page.count))
+            page = page.cut(result.until)
+            only_written = self._drafting is not None and result.hold_s == 0
+            result = await self._write(page, result)
+            page = page.cut(result.until)
         except (Halt, JobFailed) as error:
             await self._leave_batch(page, plan, untouched=isinstance(error, JobFailed) or error.untouched)
             raise
         self._live.tries = 0
+        if page.count == 0:  # asked to stop in the midst of the first item
+            return await self._account_nothing()
+        wanted_s = _WRITE_S if only_written and not self._house.crowded else self._resource_hold_s()
         self._live.adapt(
-            result.hold_s, page.count, wanted_s=self._resource_hold_s(), images=bool(plan.images)
+            result.hold_s, page.count, wanted_s=wanted_s, images=bool(plan.images), only_written=only_written
         )
         return await self._account(page, result)
+
+    async def _write(self, page: BatchPage, result: BatchResult) -> BatchResult:
+        """Write a batch that was applied into the job's file, where it makes one; the last one makes it whole."""
+        if self._drafting is None:
+            return result
+        began = time.monotonic()
+        failed, until = await self._drafting.write(without(page.todo, result.exceptions))
+        if failed and self._job.knobs.atomic:
+            raise all_or_nothing(failed)
+        if until is None:
+            await self._finish_file(page.first + page.count)
+        else:
+            early = [each for each in result.exceptions if each.position < until]
+            result = msgspec.structs.replace(result, exceptions=early, until=until)
+        return msgspec.structs.replace(
+            result,
+            exceptions=result.exceptions + failed,
+            hold_s=result.hold_s + time.monotonic() - began,
+        )
 
     async def _leave_batch(self, page: BatchPage, plan: Plan, *, untouched: bool) -> None:
         """Withdraw a batch that did not happen, announce one of which nobody knows.
@@ -450,6 +505,7 @@ class _Slice:
     async def _account_nothing(self) -> Next:
         """Take the next step without a batch: there is none left, or the job was asked to stop."""
         job = self._job
+        await self._finish_file(job.cursor)
         self._live.poke.clear()
         tempo = self._tempo(time.monotonic(), rate=job.rate, announce=False, tell_changed=0)
 
@@ -466,6 +522,10 @@ class _Slice:
         self._job, taken = written
         return taken
 
+    async def _finish_file(self, cursor: int) -> None:
+        if self._drafting is not None and cursor >= (self._job.total or 0):
+            await self._drafting.finish()
+
     def _tempo(self, now: float, *, rate: float | None, announce: bool, tell_changed: int) -> Tempo:
         # The job's own throttle is part of its runtime; a suspended process is not.
         active_s = min(now - self._mark, _MAX_BATCH_S + self._waited_s)
@@ -479,6 +539,8 @@ class _Slice:
             rest_ms=round(self._rest_s * 1000),
             announce=announce,
             tell_changed=tell_changed,
+            written=None if self._drafting is None else self._drafting.written,
+            followers=lambda job: chains.followers(self._resource, job, self._house.store.clock.now_ms()),
         )
 
     async def _wait(self) -> Next:
@@ -514,8 +576,15 @@ class _Slice:
         page = await self._page(0, 20)
         joblog.job_started(self._job, [wire_id(item) for item in page.ids])
 
+    def _takes_folders(self) -> bool:
+        job, resource = self._job, self._resource
+        on_folders = resource is not None and resource.kind == "folder"
+        return on_folders and job.kind == "act" and job.action in ("delete", "purge")
+
     def _log_end(self) -> None:
         if self._job.terminal:
+            if self._takes_folders():
+                joblog.purge_summary(self._job)
             joblog.job_done(self._job)
             joblog.job_summary(self._job)
             self._house.progress.forget(self._job.id)

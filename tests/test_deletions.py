@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from bulkops.store import deletions
 from bulkops.store.deletions import DeletionRow, DeletionStats, Settled
 from bulkops.store.store import Store
 from tests.conftest import HandClock
-from tests.store_house import opened_store
+from tests.store_house import a_job, opened_store, stored
 
 HOUR_MS = 3_600_000
 
@@ -302,6 +303,24 @@ async def test_what_was_moved_back_is_recorded_and_a_failed_row_sends_it_again(s
     await store.write(lambda tx: deletions.back_again(tx, [*ids, 999]))
     assert await states(store) == ["queued", "trashed", "queued"]
     assert sorted(await claim(store)) == [ids[0], ids[2]]
+
+
+async def test_what_an_ended_undo_began_to_give_back_goes_in_line_again(
+    store: Store, clock: HandClock
+) -> None:
+    for job, status in (("J", "cancelled"), ("K", "paused")):
+        await stored(store, a_job(id=job))
+        await stored(store, a_job(status, id=f"undo of {job}", kind="undo", undo_of=job))
+        await queue(store, 2, job=job)
+    ids = await claim(store)
+    await record(store, ids, "trashed")
+    for job in ("J", "K"):
+        await store.write(partial(deletions.take_back, job_id=job, positions=[0]))
+    assert await store.write(lambda tx: deletions.take_stranded(tx, tx.now_ms, 10)) == 0, "not at once"
+    clock.advance(1)
+    assert await store.write(lambda tx: deletions.take_stranded(tx, tx.now_ms, 10)) == 1
+    assert await states(store, "J") == ["queued", "trashed"]
+    assert await states(store, "K") == ["restoring", "trashed"], "its undo may still go on"
 
 
 async def test_a_finished_restore_is_not_overwritten_by_a_late_word(store: Store) -> None:

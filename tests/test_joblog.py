@@ -38,9 +38,10 @@ def messages(folder: Path) -> list[str]:
 def test_the_life_of_a_job_is_told_in_the_words_of_the_design(folder: Path) -> None:
     job = a_job(id="J", total=25, succeeded=20, failed=2, skipped=3, outcome="partial", active_ms=1500)
     joblog.job_started(job, [str(number) for number in range(25)])
-    joblog.purge_started("J", "0")
-    joblog.purge_done("J", "0", ms=12)
-    joblog.purge_failed("J", "1", ms=3, code="IO_ERROR")
+    items = joblog.ItemLines("J")
+    items.started("0")
+    items.done("0", ms=12)
+    items.failed("1", ms=3, code="IO_ERROR")
     joblog.purge_summary(job)
     joblog.job_done(job)
     joblog.job_summary(job)
@@ -56,6 +57,32 @@ def test_the_life_of_a_job_is_told_in_the_words_of_the_design(folder: Path) -> N
     ]
     assert {line["job"] for line in lines(folder)} == {"J"}
     assert lines(folder)[3]["level"] == "WARNING"
+
+
+def test_lines_on_items_are_written_many_at_once_each_a_line_of_its_own(folder: Path) -> None:
+    items = joblog.ItemLines("J")
+    names = ["a", "b\u202ec", 'd"e', "f" * 9000]
+    for name in names:
+        items.started(name)
+    before = len(list(job_lines(folder, "J")))
+    items.flush()
+    assert before == 0
+    assert [line["msg"] for line in lines(folder)] == [
+        f"BULK_PURGE_START dossier={name}"[:8000] for name in names
+    ]
+    assert {(line["job"], line["level"], line["logger"]) for line in lines(folder)} == {
+        ("J", "INFO", "bulkops.jobs")
+    }
+    assert "\u202e" not in (folder / "logs" / "bulkops.log").read_text(encoding="utf-8")
+    items.flush()
+    assert len(lines(folder)) == len(names)
+
+
+def test_lines_on_items_do_not_wait_for_ever(folder: Path) -> None:
+    items = joblog.ItemLines("J")
+    for number in range(300):
+        items.done(str(number), ms=0)
+    assert len(lines(folder)) >= 256
 
 
 def test_all_ids_of_a_small_job_are_named(folder: Path) -> None:

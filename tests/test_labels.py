@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkops.labels import humanise, job_label, task_label
+from bulkops.labels import humanise, job_label, task_done, task_label
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_known_task_types_have_labels_and_others_are_humanised() -> None:
     assert task_label("upload_processing") == "Upload processing"
     assert task_label("spring-cleaning") == "Spring cleaning"
     assert humanise("") == ""
+
+
+def test_a_task_that_went_well_has_words_of_its_own() -> None:
+    assert task_done("change_commit") == "Files removed"
+    assert task_done("upload_processing") == "Upload processing completed"
+    assert task_done("folder_check") == "Folder check completed"

@@ -25,6 +25,15 @@ def test_a_long_hold_halves_the_next_batch_and_a_short_one_doubles_it() -> None:
     assert live.size == 1000
 
 
+def test_items_that_only_go_into_a_file_come_in_larger_batches() -> None:
+    live = Live()
+    for _ in range(20):
+        live.adapt(0.001, live.size, wanted_s=0.2, images=False, only_written=True)
+    assert live.size == 50_000
+    live.adapt(0.1, live.size, wanted_s=0.1, images=False)
+    assert live.size == 10_000
+
+
 def test_a_batch_much_smaller_than_asked_says_nothing_about_the_size() -> None:
     live = Live(size=1000)
     live.adapt(0.0001, 10, wanted_s=0.025, images=False)

@@ -129,3 +129,11 @@ async def test_lists_are_newest_first_and_within_what_the_caller_may_see(
     row = await store.read(lambda connection: tasks.get(connection, "b"))
     assert row is not None
     assert await _listed(store, OWNER, before=(row.created_ms, "b")) == ["a"]
+
+
+async def test_the_end_of_a_task_is_noted_once_until_it_is_taken_back(store: Store) -> None:
+    await _made(store)
+    assert await store.write(lambda tx: tasks.end(tx, "T"))
+    assert not await store.write(lambda tx: tasks.end(tx, "T"))
+    await store.write(lambda tx: tasks.reopen(tx, "T"))
+    assert await store.write(lambda tx: tasks.end(tx, "T"))

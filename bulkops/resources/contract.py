@@ -7,11 +7,11 @@ counts for a job and never sees our database.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import msgspec
 
-from bulkops.effects import BatchResult, Fence, Id, Image, ItemException, Plan, Todo
+from bulkops.effects import BatchResult, Fence, Id, Image, ItemException, Making, Plan, Todo
 from bulkops.models import Caution, Impact
 from bulkops.settings import ActionSettings, ResourceSettings
 
@@ -20,7 +20,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """A selection as a resource understands it; ids are native, times resolved.
 
     ``ids`` is ``None`` for filters and for all; ``bound`` keeps out what was added after acceptance.
-    ``atomic`` is looked at by `Resource.check` only.
+    ``atomic`` is looked at by `Resource.check` only. ``unfit_only`` asks `Resource.select` for matches that are
+    not fit; one that cannot tell them apart beforehand may return others with them.
     """
 
     action: str
@@ -32,6 +33,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     bound: str | int | None = None
     stamp_ms: int = 0
     atomic: bool = False
+    unfit_only: bool = False
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -77,13 +79,43 @@ class Ahead(msgspec.Struct, frozen=True):
     exceptions: list[ItemException]
 
 
+class ItemLog(Protocol):
+    """Where a batch tells of single items as it works on them; may be called from any thread."""
+
+    def started(self, item: str) -> None: ...
+
+    def done(self, item: str, *, ms: int) -> None: ...
+
+    def failed(self, item: str, *, ms: int, code: str) -> None: ...
+
+    def flush(self) -> None:
+        """Write what was told so far: before an item that takes long, and at the end of a batch."""
+        ...
+
+
+class _Silence:
+    """Takes note of nothing."""
+
+    def started(self, item: str) -> None:
+        pass
+
+    def done(self, item: str, *, ms: int) -> None:
+        pass
+
+    def failed(self, item: str, *, ms: int, code: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """How a batch of so many ``items`` takes its turn.
 
     ``gap(hold_s)``: how long the target is left alone after it. ``stop``: give up waiting for locks.
     ``commit_guard``: the last word before COMMIT. ``atomic``: any exception undoes the whole batch.
     ``patience``: how many seconds a batch that cannot be interrupted by itself may still take, ``None`` while
-    it may take its time.
+    it may take its time. ``log``: where single items are told of, by actions that take long over each.
     """
 
     gap: Callable[[float], float]
@@ -92,6 +124,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 0
     atomic: bool = False
     patience: Callable[[], float | None] = lambda: None
+    log: ItemLog = msgspec.field(default_factory=_Silence)
 
 
 class Batches(Protocol):
@@ -124,6 +157,101 @@ class Batches(Protocol):
         ...
 
 
+class Pen(Protocol):
+    """The file a job writes, as a resource holds it: open behind all that accounted batches wrote.
+
+    Everything here blocks: use it in a thread. What a batch writes is on disk before the batch is accounted
+    for; what a batch wrote that is not is cut off again before the next one begins.
+    """
+
+    #: Open for reading and writing, positioned at the end.
+    file: BinaryIO
+    #: Records in it so far; the resource counts them up as it writes.
+    rows: int
+    #: The resource's own, kept while the file stays open, ``None`` after every (re)opening: what it would else
+    #: have to read back from the file, as the directory of a zip.
+    memory: object
+
+    def position(self) -> int:
+        """Return how long the file is, what is buffered included."""
+        ...
+
+    def write(self, data: bytes, rows: int) -> None:
+        """Append bytes that hold so many records."""
+        ...
+
+    def cut(self, position: int, rows: int) -> None:
+        """Take back what this batch wrote beyond a position: a record that failed half-way."""
+        ...
+
+
+@runtime_checkable
+class Writing(Protocol):
+    """`Batches` that also write into the job's file; those of a resource that `MakesFiles`."""
+
+    async def write(self, pen: Pen, todo: Todo) -> list[ItemException]:
+        """Append the records of items whose batch was applied; return those that could not be written.
+
+        Called behind every `apply`, and behind a recovery: the batch was applied in an earlier life then. What
+        ``apply`` alone would find may be found here instead; then the batch has no other effect, and may be
+        left in the midst, when its turn says stop, by raising `CutShort`.
+        """
+        ...
+
+    async def close(self, pen: Pen) -> None:
+        """Append what ends the file, once, behind the last batch; without any item, all that it needs."""
+        ...
+
+
+@runtime_checkable
+class MakesFiles(Protocol):
+    """A resource some of whose actions make a file."""
+
+    def making(self, action: str, options: dict[str, Any]) -> Making | None:
+        """Say what file an action makes with these options; ``None``: it makes none."""
+        ...
+
+
+class Completed(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that completes, as its resource needs to know it; ``task_type`` is ``None`` outside of tasks."""
+
+    action: str
+    options: dict[str, Any]
+    undo: bool
+    task_type: str | None
+    maintenance: bool
+    succeeded: int
+
+
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that begins because another one completed: on all items that its options leave it."""
+
+    action: str
+    options: dict[str, Any]
+    priority: int
+    maintenance: bool = True
+
+
+@runtime_checkable
+class Tasked(Protocol):
+    """A resource whose jobs come in tasks, one after another, and belong to projects."""
+
+    def task_types(self) -> dict[str, str]:
+        """Name the types of tasks, each with the action of its first job."""
+        ...
+
+    def project_of(self, options: dict[str, Any]) -> str | None:
+        """Say which project a job with these options belongs to."""
+        ...
+
+    def follow_ups(self, done: Completed) -> list[FollowUp]:
+        """Say which jobs a job's completion begins; they are written in the very transaction that completes it.
+
+        Asked for completed jobs only, whatever became of their items: a cancelled or failed job begins nothing.
+        """
+        ...
+
+
 class Resource(Protocol):
     """A named kind of thing that jobs act on."""
 
@@ -142,7 +270,7 @@ class Resource(Protocol):
         """Connect and check; raises ConfigError or Halt."""
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; `open` takes what stands there by then."""
 
     def action_names(self) -> list[str]: ...
 

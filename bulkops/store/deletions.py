@@ -9,7 +9,8 @@
 
 What comes in: files that rows took with them, and verdicts of who moved them; what goes out: entries to
 work on, each held by one claim at a time. `moving` and `purging` survive a crash and are due again, which
-is harmless: working an entry twice ends where working it once does. No file is touched here.
+is harmless: working an entry twice ends where working it once does. `restoring` goes back to `queued` when its
+undo has ended without it. No file is touched here.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ DELETE FROM deletions
 _INSERT: Final = """
 INSERT INTO deletions (job, position, resource, tenant, storage, path, dev, ino, size, mtime_ns, trash, final,
                        state, created_ms, updated_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'tentative', ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -137,27 +138,35 @@ def insert_tentative(
         return
     positions = _array(sorted({each.position for each in files}))
     tx.connection.execute(_FORGET_TENTATIVE, {"job": job_id, "positions": positions})
+    rows = [
+        _new_row(tx, job_id, each, resource, tenant, final=each.final, state="tentative") for each in files
+    ]
+    tx.connection.executemany(_INSERT, rows)
+
+
+def insert_trashed(
+    tx: Tx, job_id: str, files: Sequence[FileTaken], *, resource: str, tenant: str | None
+) -> None:
+    """Take over what a batch moved into the trash itself: kept there, or removed from there if it is final."""
+    # Not final in the queue's sense, which would look for it at its source.
+    rows = [
+        _new_row(
+            tx, job_id, each, resource, tenant, final=False, state="purging" if each.final else "trashed"
+        )
+        for each in files
+    ]
+    tx.connection.executemany(_INSERT, rows)
+    if any(each.final for each in files):
+        tx.ring(deletions=True)
+
+
+def _new_row(
+    tx: Tx, job_id: str, each: FileTaken, resource: str, tenant: str | None, *, final: bool, state: str
+) -> tuple[Any, ...]:
     now = tx.now_ms
-    nothing = (None, None, None, None)
-    tx.connection.executemany(
-        _INSERT,
-        [
-            (
-                job_id,
-                each.position,
-                resource,
-                tenant,
-                each.storage,
-                each.path,
-                *(each.identity or nothing),
-                new_id(),
-                int(each.final),
-                now,
-                now,
-            )
-            for each in files
-        ],
-    )
+    identity = each.identity or (None, None, None, None)
+    before = (job_id, each.position, resource, tenant, each.storage, each.path)
+    return (*before, *identity, each.trash or new_id(), int(final), state, now, now)
 
 
 _QUEUE: Final = """
@@ -390,6 +399,29 @@ def back_again(tx: Tx, ids: Sequence[int]) -> None:
     """Put entries back in line whose row could not be put back after all."""
     if tx.connection.execute(_BACK_AGAIN, {"ids": _array(ids), "now": tx.now_ms}).rowcount:
         tx.ring(deletions=True)
+
+
+_STRANDED: Final = """
+UPDATE deletions SET state = 'queued', attempts = 0, not_before_ms = 0, updated_ms = :now
+ WHERE id IN (SELECT id FROM deletions INDEXED BY deletions_state
+               WHERE state = 'restoring' AND updated_ms < :before
+                 AND NOT EXISTS (SELECT 1 FROM jobs AS undo WHERE undo.undo_of = deletions.job
+                                  AND undo.kind = 'undo' AND undo.finished_ms IS NULL)
+               LIMIT :limit)
+"""
+
+
+def take_stranded(tx: Tx, before_ms: int, limit: int) -> int:
+    """Put entries in line again that an undo began to give back and will not end; return how many.
+
+    Such an undo was cancelled by force, or ended, while its worker was still at the file. What lies in the trash
+    already is found there.
+    """
+    values = {"before": before_ms, "limit": limit, "now": tx.now_ms}
+    found = tx.connection.execute(_STRANDED, values).rowcount
+    if found:
+        tx.ring(deletions=True)
+    return found
 
 
 # --- seen and steered by people ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ import msgspec
 
 from bulkops.models import FailureThreshold, ItemError, Reason
 from bulkops.states import TERMINAL, Source, Status, outcome_of, sources_of
-from bulkops.store import events
+from bulkops.store import artifacts, events
 from bulkops.store.transaction import Tx
 from bulkops.timing import rfc3339
 
@@ -340,7 +340,8 @@ def _move(tx: Tx, sql: str, job_id: str, kind: str, *, target: Status, **values:
         return None
     job = from_row(row)
     terminal = job.terminal and kind != "updated"
-    events.append(tx, job, kind, terminal_data(job) if terminal else progress_data(job))
+    data = terminal_data(job, artifacts.told(tx.connection, job.id)) if terminal else progress_data(job)
+    events.append(tx, job, kind, data)
     tx.ring(job=job.id, line=True)
     return job
 
@@ -654,7 +655,7 @@ def progress_data(job: JobRow, *, items: list[dict[str, Any]] | None = None) -> 
     )
 
 
-def terminal_data(job: JobRow) -> dict[str, Any]:
+def terminal_data(job: JobRow, made: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the ``data`` of a job's last event."""
     return {
         "status": job.status,
@@ -665,6 +666,6 @@ def terminal_data(job: JobRow) -> dict[str, Any]:
         "failed": job.failed,
         "skipped": job.skipped,
         "error": None if job.error is None else {"code": job.error.code, "message": job.error.message},
-        "artifacts": [],
+        "artifacts": made,
         "undo_until": rfc3339(job.undo_until_ms),
     }

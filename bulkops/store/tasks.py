@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bulkops.errors import invalid_field
+from bulkops.errors import Refusal, invalid_field
 from bulkops.labels import task_label
 from bulkops.states import TERMINAL, Source, Status
 from bulkops.store.listings import Sight
@@ -74,8 +74,13 @@ def ensure(
     tx.connection.execute(_INSERT, msgspec.structs.asdict(fresh))
     task = get(tx.connection, task_id)
     if task is None or task.tenant != tenant:
-        raise invalid_field("/task_id", "this id cannot be used")
+        raise not_joined()
     return task
+
+
+def not_joined() -> Refusal:
+    """Build the refusal of a task's id that is somebody else's."""
+    return invalid_field("/task_id", "this id cannot be used")
 
 
 _GET: Final = f"SELECT {_COLUMNS} FROM tasks WHERE id = :id"
@@ -210,6 +215,22 @@ def status_of(jobs: Mapping[Status, int]) -> Status:
         if jobs.get(status):
             return status
     return Status.QUEUED
+
+
+_END: Final = "INSERT INTO task_ends (task, at_ms) VALUES (:id, :now) ON CONFLICT (task) DO NOTHING"
+
+
+def end(tx: Tx, task_id: str) -> bool:
+    """Note that a task has ended; ``False`` when that was noted before: its end is told once."""
+    return tx.connection.execute(_END, {"id": task_id, "now": tx.now_ms}).rowcount == 1
+
+
+_REOPEN: Final = "DELETE FROM task_ends WHERE task = :id"
+
+
+def reopen(tx: Tx, task_id: str) -> None:
+    """Take back that a task has ended: a job was started or resumed in it, and its end is told again."""
+    tx.connection.execute(_REOPEN, {"id": task_id})
 
 
 _UNFINISHED: Final = """

@@ -17,8 +17,8 @@ from bulkops.store.transaction import Tx
 
 _INSERT: Final = """
 INSERT INTO trash (job, position, item, label, resource, tenant, kept, listed, image, created_ms)
-VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)
-ON CONFLICT (job, position) DO UPDATE SET image = excluded.image, label = excluded.label, kept = 0
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (job, position) DO UPDATE SET image = excluded.image, label = excluded.label, kept = excluded.kept
 """
 
 
@@ -26,6 +26,17 @@ def write_tentative(
     tx: Tx, job_id: str, images: Sequence[Image], *, resource: str, tenant: str | None
 ) -> None:
     """Write the images of an announced batch."""
+    _write(tx, job_id, images, resource, tenant, kept=0)
+
+
+def write_kept(tx: Tx, job_id: str, images: Sequence[Image], *, resource: str, tenant: str | None) -> None:
+    """Write the images of a batch that is accounted for in this transaction."""
+    _write(tx, job_id, images, resource, tenant, kept=1)
+
+
+def _write(
+    tx: Tx, job_id: str, images: Sequence[Image], resource: str, tenant: str | None, *, kept: int
+) -> None:
     tx.connection.executemany(
         _INSERT,
         [
@@ -36,6 +47,7 @@ def write_tentative(
                 each.label,
                 resource,
                 tenant,
+                kept,
                 int(each.listed),
                 each.image,
                 tx.now_ms,
