@@ -38,14 +38,14 @@ class Point(NamedTuple):
     nth: int
 
 
-def command(folder: Path, plan: str, *flags: str) -> list[str]:
-    """Return the command that carries out a plan."""
+def command(folder: Path, plan: str, *flags: str, driver: str = "tests.crashes.driver") -> list[str]:
+    """Return the command that carries out a plan, by the module that is its driver."""
     return [
         sys.executable,
         "-X",
         "frozen_modules=on",
         "-m",
-        "tests.crashes.driver",
+        driver,
         str(folder),
         plan,
         *flags,
@@ -75,12 +75,12 @@ def run(arguments: Sequence[str], *, timeout_s: float = 60) -> subprocess.Comple
     return subprocess.CompletedProcess(arguments, process.returncode, out, trouble)
 
 
-def watch(folder: Path, plan: str) -> list[Point]:
+def watch(folder: Path, plan: str, *, driver: str = "tests.crashes.driver") -> list[Point]:
     """Carry out a plan under strace and list its kill points in the order in which they came."""
     log = folder.parent / f"{folder.name}.strace"
     done = run(
         ["strace", "-f", "-y", "-qq", "-s", "256", "-o", str(log), "-e", "trace=" + ",".join(CALLS),
-         "-e", "signal=none", *command(folder, plan)]
+         "-e", "signal=none", *command(folder, plan, driver=driver)]
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     seen: Counter[tuple[str, str]] = Counter()
@@ -118,10 +118,10 @@ def injected(faults: Sequence[str], paths: Sequence[Path], arguments: Sequence[s
     return [*around, *arguments]
 
 
-def kill_at(folder: Path, plan: str, point: Point) -> bool:
+def kill_at(folder: Path, plan: str, point: Point, *, driver: str = "tests.crashes.driver") -> bool:
     """Carry out a plan with a kill at a point; say whether it came to that point."""
     fault = f"{point.call}:signal=KILL:when={point.nth}"
-    done = run(injected([fault], [folder / point.path], command(folder, plan)))
+    done = run(injected([fault], [folder / point.path], command(folder, plan, driver=driver)))
     assert done.returncode in (0, PAUSED, 137, -9), done.stdout + done.stderr
     return done.returncode not in (0, PAUSED)
 

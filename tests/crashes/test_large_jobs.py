@@ -13,7 +13,7 @@ import pytest
 
 from tests.crashes import large
 from tests.crashes.large import Large
-from tests.crashes.servers import TERMINAL, Server
+from tests.crashes.servers import TERMINAL, Server, until
 from tests.crashes.writer import ForeignWriter
 
 
@@ -124,7 +124,7 @@ def test_pause_resume_and_cancel_mid_way_leave_what_is_counted(tmp_path: Path) -
             assert paused["succeeded"] == gone
             assert paused["processed"] == gone + paused["failed"] + paused["skipped"]
             server.verb(job, "resume")
-        server.reach(job, "running")
+        until(lambda: server.job(job)["processed"])
         server.verb(job, "cancel")
         cancelled = server.end(job)
         assert cancelled["status"] == "cancelled"

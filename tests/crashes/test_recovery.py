@@ -60,7 +60,7 @@ def _run_with(ground: Ground, faults: list[str], *paths: str) -> int | None:
         faults, [ground.folder / path for path in paths], points.command(ground.folder, ground.plan)
     )
     try:
-        done = points.run(arguments, timeout_s=15)
+        done = points.run(arguments, timeout_s=45)
     except subprocess.TimeoutExpired:
         return None
     if done.returncode == points.PAUSED:

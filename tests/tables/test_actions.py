@@ -42,10 +42,10 @@ STATUS = {"column": "status", "closed": "closed", "archived": "archived", "busy"
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({}, ["delete"]),
-        ({"soft_delete": "gone"}, ["delete", "restore", "purge"]),
-        ({"status": {"column": "status"}}, ["delete"]),
-        ({"status": STATUS, "set": ["n"]}, ["delete", "close", "archive", "set"]),
+        ({}, ["delete", "export"]),
+        ({"soft_delete": "gone"}, ["delete", "restore", "purge", "export"]),
+        ({"status": {"column": "status"}}, ["delete", "export"]),
+        ({"status": STATUS, "set": ["n"]}, ["delete", "close", "archive", "set", "export"]),
     ],
 )
 def test_an_action_is_there_where_its_columns_are(settings: dict[str, Any], names: list[str]) -> None:

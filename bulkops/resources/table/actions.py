@@ -13,11 +13,12 @@ import msgspec
 from bulkops.errors import ConfigError, invalid_field
 from bulkops.resources.schema import Column, Table, quote
 from bulkops.resources.table.filters import Condition, TimeFormat, both
+from bulkops.resources.table.layouts import export_options
 from bulkops.settings import ChildSettings, ResourceSettings
 
 _TIMESTAMP_NAME: Final = re.compile(r"(_at|_on|_ts|_time|_date|At|On)$")
 #: Actions of tables; the order is that of lists.
-NAMES: Final = ("delete", "restore", "purge", "close", "archive", "set")
+NAMES: Final = ("delete", "restore", "purge", "close", "archive", "set", "export")
 
 
 class Unfit(msgspec.Struct, frozen=True):
@@ -33,6 +34,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 
     ``assign``: the columns an update sets (empty: rows are deleted). ``prior``: what those columns held
     where no image says otherwise. ``remember``: columns whose earlier values must be kept in images.
+    ``reads``: nothing is done to the rows.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     prior: dict[str, Any] = {}
     remember: list[str] = []
     final: bool = False
+    reads: bool = False
     hides: bool = False
     visible: Condition = Condition("1", {})
     states: list[Unfit] = []
@@ -47,11 +50,11 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def deletes(self) -> bool:
-        return not self.assign
+        return not self.assign and not self.reads
 
     @property
     def reversible(self) -> bool:
-        return not self.final
+        return not self.final and not self.reads
 
     def fit(self) -> Condition:
         """Return the condition of rows that may be acted on."""
@@ -173,6 +176,7 @@ class Actions:
             "close": status is not None and status.closed is not None,
             "archive": status is not None and status.archived is not None,
             "set": bool(self._settings.set),
+            "export": True,
         }
         return [name for name in NAMES if there[name]]
 
@@ -188,6 +192,10 @@ class Actions:
                 "default": False,
                 "title": f"Take along: {', '.join(optional)}",
             }
+        if name == "archive":
+            schemas["compress"] = {"type": "boolean", "default": True, "title": "Compress the archive"}
+        if name == "export":
+            schemas |= export_options(self._settings.children)
         if name == "set":
             schemas["set"] = {
                 "type": "object",
@@ -224,6 +232,8 @@ class Actions:
             return self._purge(options)
         if name == "set":
             return self._set(options)
+        if name == "export":
+            return self._export(options)
         return self._status(name)
 
     def guarded(self, name: str) -> Act:
@@ -238,6 +248,9 @@ class Actions:
                 raise invalid_field(f"/options/{option}", f"{name} has no such option; it has: {known}")
             if schemas[option]["type"] == "boolean" and not isinstance(value, bool):
                 raise invalid_field(f"/options/{option}", "true or false is needed")
+            allowed = schemas[option].get("enum")
+            if allowed is not None and value not in allowed:
+                raise invalid_field(f"/options/{option}", f"one of these is needed: {', '.join(allowed)}")
 
     def _children(self, options: dict[str, Any]) -> list[ChildSettings]:
         return [child for child in self._settings.children if not child.optional or options.get("cascade")]
@@ -294,6 +307,16 @@ class Actions:
     def _need_soft(self) -> SoftDelete:
         assert self.soft is not None
         return self.soft
+
+    def _export(self, options: dict[str, Any]) -> Act:
+        # A busy row is still being written: half of it would pass for the whole.
+        return Act(
+            name="export",
+            reads=True,
+            visible=self._live(),
+            states=self._unfit(),
+            children=list(self._settings.children) if options.get("include_details") else [],
+        )
 
     def _status(self, name: str) -> Act:
         status = self._settings.status

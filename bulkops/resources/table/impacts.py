@@ -100,7 +100,9 @@ def _sizes(sql: str, params: dict[str, Any], local: LocalStorage) -> Any:
 
 
 def _path_queries(bound: Bound, selector: Selector) -> list[tuple[str, str]]:
-    queries = []
+    queries: list[tuple[str, str]] = []
+    if bound.act.reads:
+        return queries
     if bound.own_file is not None and bound.act.hides:
         column = f"t.{quote(bound.own_file)}"
         sql = selector.rows_sql(f"CAST({column} AS BLOB)") + f" AND {column} <> ''"

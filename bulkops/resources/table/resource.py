@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bulkops.effects import Id
+from bulkops.effects import Id, Making
 from bulkops.errors import ConfigError, Halt, invalid_field
 from bulkops.models import Caution, Impact
 from bulkops.resources.contract import Batches, Browse, Found, ItemsPage, Query, Tally
@@ -21,6 +21,7 @@ from bulkops.resources.table.actions import NAMES, Act, Actions
 from bulkops.resources.table.batches import TableBatches
 from bulkops.resources.table.bound import Bound
 from bulkops.resources.table.explaining import Statement
+from bulkops.resources.table.exporting import ArchiveBatches, ExportBatches
 from bulkops.resources.table.filters import (
     Condition,
     TimeFormat,
@@ -30,6 +31,7 @@ from bulkops.resources.table.filters import (
     guess_time_format,
 )
 from bulkops.resources.table.keys import Key
+from bulkops.resources.table.layouts import layout_of, making_of
 from bulkops.resources.table.selecting import Selector
 from bulkops.resources.table.undo import TableUndo
 from bulkops.resources.table.work import statements
@@ -37,6 +39,8 @@ from bulkops.resources.target import DeadlineError, Target
 from bulkops.settings import ActionSettings, ResourceSettings
 
 _SAMPLED_ROWS: Final = 10_000
+#: Items of one export where the settings say nothing.
+_MAX_EXPORTED: Final = 10_000
 
 
 class TableResource:
@@ -54,6 +58,7 @@ class TableResource:
         self._storages = storages
         self._tables: dict[str, Table] = {}
         self._table: Table | None = None
+        self._stale = False
         self._key: Key | None = None
         self._actions: Actions | None = None
         self._formats: dict[str, TimeFormat] = {}
@@ -65,8 +70,9 @@ class TableResource:
             ConfigError: a table, column or key is not there, or cannot be what it is configured as.
             Halt: the database cannot be opened.
         """
-        if self._table is not None:
+        if self._table is not None and not self._stale:
             return
+        self._stale = False
         self._tables = await self._target.read(read_tables)
         self._table = self._find_table()
         try:
@@ -77,8 +83,9 @@ class TableResource:
         self._check_columns()
 
     async def close(self) -> None:
-        """Forget the schema; the target is closed by whoever opened it."""
-        self._table = None
+        """Trust the schema no more, nor the file; the target is closed by whoever opened it."""
+        self._stale = True
+        self._target.accept_replacement()
 
     def _find_table(self) -> Table:
         wanted = self.settings.table or ""
@@ -150,7 +157,10 @@ class TableResource:
         return self.actions.names()
 
     def action_settings(self, action: str) -> ActionSettings:
-        return self.settings.actions.get(action, ActionSettings())
+        settings = self.settings.actions.get(action, ActionSettings())
+        if action == "export" and settings.max_items is None:
+            return msgspec.structs.replace(settings, max_items=_MAX_EXPORTED)
+        return settings
 
     def option_schemas(self, action: str) -> dict[str, dict[str, Any]]:
         return self.actions.options(action)
@@ -328,7 +338,16 @@ class TableResource:
 
     async def batches(self, query: Query, *, undo: bool) -> Batches:
         bound = await self.bind(query)
-        return TableUndo(bound) if undo else TableBatches(bound)
+        layout = layout_of(query.action, query.options, self.settings.children)
+        if undo:
+            return TableUndo(bound)
+        if layout is None:
+            return TableBatches(bound)
+        return ExportBatches(bound, layout) if bound.act.reads else ArchiveBatches(bound, layout)
+
+    def making(self, action: str, options: dict[str, Any]) -> Making | None:
+        layout = layout_of(action, options, self.settings.children)
+        return None if layout is None else making_of(self.name, action, layout)
 
     def auto_hold(self) -> float:
         return self._target.auto_hold()
@@ -360,6 +379,15 @@ class TableResource:
         table, column = self._file_column(storage)
         return await self._target.read(lambda connection: _named_by_rows(connection, table, column, paths))
 
+    async def shared_folders(self, storage: str, names: Sequence[bytes]) -> set[bytes]:
+        """Return which of the folders directly below the root hold a file that a row names.
+
+        Raises:
+            Halt: the database cannot be read now.
+        """
+        table, column = self._file_column(storage)
+        return await self._target.read(lambda connection: _above_named(connection, table, column, names))
+
     def _file_column(self, storage: str) -> tuple[str, str]:
         if storage == self.name and self.settings.file is not None:
             return self.table.name, self.settings.file
@@ -380,6 +408,18 @@ def _named_by_rows(
         sql = f"SELECT DISTINCT CAST({name} AS BLOB) FROM {quote(table)} AS t WHERE {name} IN ({marks})"
         found |= {row[0] for row in connection.execute(sql, chunk)}
     return found
+
+
+def _above_named(
+    connection: sqlite3.Connection, table: str, column: str, names: Sequence[bytes]
+) -> set[bytes]:
+    wanted = set(names)
+    path = f"CAST(t.{quote(column)} AS BLOB)"
+    sql = (
+        f"SELECT DISTINCT substr({path}, 1, instr({path}, X'2F') - 1) FROM {quote(table)} AS t"
+        f" WHERE instr({path}, X'2F') > 1"
+    )
+    return {row[0] for row in connection.execute(sql) if row[0] in wanted}
 
 
 def _identity(settings: ResourceSettings, path: Path) -> str:

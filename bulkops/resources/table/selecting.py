@@ -80,7 +80,8 @@ class Selector:
 
     def first(self, connection: sqlite3.Connection, limit: int) -> list[Found]:
         """Return the first matches in key order; for ids every one asked for, in that order."""
-        sql = f"{self._select()} ORDER BY {self._key.order} LIMIT :limit"
+        only = f" AND {self.unfit_sql()} IS NOT NULL" if self._query.unfit_only else ""
+        sql = f"{self._select()}{only} ORDER BY {self._key.order} LIMIT :limit"
         rows = fetch(connection, sql, {**self.params, "limit": limit})
         found = [self.found(self._key.native(row), row[-1]) for row in rows if self._key.is_sayable(row)]
         if self._query.ids is None:

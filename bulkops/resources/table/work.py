@@ -220,16 +220,23 @@ class Work:
 
 def statements(bound: Bound) -> list[tuple[ChildSettings | None, str]]:
     """Return what a batch runs, in order, for those who want to know: each child's statement, then the row's."""
-    return [*((child, _child_sql(bound, child)) for child in bound.act.children), (None, _effect_sql(bound))]
+    child_sql = _child_rows_sql if bound.act.reads else _child_sql
+    return [*((child, child_sql(bound, child)) for child in bound.act.children), (None, _effect_sql(bound))]
 
 
 def _effect_sql(bound: Bound) -> str:
     table = quote(bound.table.name)
     fit = bound.fit
+    if bound.act.reads:
+        return f"SELECT t.* FROM {table} AS t WHERE {bound.key.match} AND {fit.sql}"
     if bound.act.deletes:
         return f"DELETE FROM {table} AS t WHERE {bound.key.match} AND {fit.sql}"
     assign = ", ".join(f"{quote(name)} = :to{index}" for index, name in enumerate(bound.act.assign))
     return f"UPDATE {table} AS t SET {assign} WHERE {bound.key.match} AND {fit.sql}"
+
+
+def _child_rows_sql(bound: Bound, child: ChildSettings) -> str:
+    return f"SELECT t.* FROM {quote(child.table)} AS t WHERE {child_match(bound, child)}"
 
 
 def _child_sql(bound: Bound, child: ChildSettings) -> str:
