@@ -1,0 +1,1 @@
+"""Project folders with photos, and the table that mirrors them."""
