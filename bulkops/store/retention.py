@@ -48,6 +48,7 @@ SELECT id, finished_ms,
        AND NOT EXISTS (SELECT 1 FROM jobs AS later WHERE later.undo_of = jobs.id)
   FROM jobs INDEXED BY jobs_finished
  WHERE finished_ms <= :before_ms AND (finished_ms, id) > (:finished_ms, :id)
+   AND (:resource IS NULL OR resource = :resource)
  ORDER BY finished_ms, id LIMIT :limit
 """
 
@@ -60,17 +61,31 @@ def jobs_with_trash(
 
 
 def removable_jobs(
-    connection: sqlite3.Connection, *, now_ms: int, before_ms: int, after: OldJob | None, limit: int
+    connection: sqlite3.Connection,
+    *,
+    now_ms: int,
+    before_ms: int,
+    after: OldJob | None,
+    limit: int,
+    resource: str | None = None,
 ) -> list[OldJob]:
-    """List jobs that ended before an instant, oldest first, ``spent`` where the job can go.
+    """List jobs (of one ``resource``) that ended before an instant, oldest first, ``spent`` where the job can go.
 
     One that has trash, can be undone, or is what a later job retries or undoes, stays.
     """
-    return _old_jobs(connection, _REMOVABLE, now_ms=now_ms, before_ms=before_ms, after=after, limit=limit)
+    return _old_jobs(
+        connection,
+        _REMOVABLE,
+        now_ms=now_ms,
+        before_ms=before_ms,
+        after=after,
+        limit=limit,
+        resource=resource,
+    )
 
 
 def _old_jobs(
-    connection: sqlite3.Connection, statement: str, *, after: OldJob | None, **values: int
+    connection: sqlite3.Connection, statement: str, *, after: OldJob | None, **values: int | str | None
 ) -> list[OldJob]:
     place = {"finished_ms": after.finished_ms if after else -1, "id": after.id if after else ""}
     rows = connection.execute(statement, {**values, **place}).fetchall()
