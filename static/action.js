@@ -3,7 +3,7 @@
 
 import { make, tell, write } from "./dom.js";
 import { sheet } from "./elements_style.js";
-import { count, duration, text } from "./messages.js";
+import { text } from "./messages.js";
 import { facts } from "./preview.js";
 import { clientOf } from "./shared_client.js";
 
@@ -25,7 +25,7 @@ export class BulkAction extends HTMLElement {
       title: make("h2", { id: "ask", tabindex: -1 }), facts: make("div", { class: "facts" }),
       wordLabel: make("label", { hidden: true }), error: make("p", { class: "error", role: "alert" }),
       word: make("input", { autocomplete: "off", autocapitalize: "off", spellcheck: "false" }),
-      close: make("button", { type: "button", text: text("close"), on: { click: close } }),
+      close: make("button", { type: "button", text: text("notNow"), on: { click: close } }),
       again: make("button", { type: "button", text: text("again"), hidden: true, on: { click: () => this.#look() } }),
       go: make("button", { type: "submit", class: "go", part: "go" }), after: make("div", { class: "after" }),
     });
@@ -86,12 +86,10 @@ export class BulkAction extends HTMLElement {
 
   #show(preview) {
     const nodes = this.#nodes, number = preview.eligible_count ?? preview.matched;
-    const words = { ...this.#names(), count: number === null ? "" : count(number) };
+    const words = { ...this.#names(), n: number ?? 0 };
     this.#preview = preview;
     write(nodes.title, number === null ? text("askAll", words) : text("ask", words));
     nodes.facts.replaceChildren(...facts(preview, words));
-    if (preview.estimated_seconds >= 1)
-      nodes.facts.append(make("p", { class: "note", text: text("estimate", { time: duration(preview.estimated_seconds) }) }));
     write(nodes.go, number === null ? text("askAll", words).replace("?", "") : text("startButton", words));
     nodes.go.hidden = nodes.close.hidden = false;
     nodes.wordLabel.hidden = !preview.confirm || number === 0;

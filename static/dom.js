@@ -11,7 +11,7 @@ export function make(tag, { class: names, text, on = {}, ...attributes } = {}, .
     if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -23,4 +23,20 @@ export function write(element, value) {
 /** Tell what happened on `element`; returns false when a listener prevented what would follow. */
 export function tell(element, name, detail) {
   return element.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true, cancelable: true }));
+}
+
+/** Call `act` at once, then at most every `ms` while it is asked again; stops with `signal`. */
+export function atMostEvery(ms, act, signal) {
+  let timer = null, again = false;
+  signal?.addEventListener("abort", () => clearTimeout(timer));
+  const run = () => {
+    again = false;
+    timer = setTimeout(() => { timer = null; if (again) run(); }, ms);
+    act();
+  };
+  return () => {
+    if (signal?.aborted) return;
+    if (timer) again = true;
+    else run();
+  };
 }

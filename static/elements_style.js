@@ -46,11 +46,21 @@ header { display: flex; gap: .25rem 1rem; align-items: baseline; justify-content
 .row { display: flex; flex-wrap: wrap; gap: .4rem .5rem; align-items: center; margin-block-start: .55rem; }
 .row:empty { display: none; }
 .groups { margin-block-start: .5rem; font-size: .87em; border-inline-start: 2px solid var(--danger); padding-inline-start: .7rem; }
-.groups li { overflow-wrap: anywhere; }
+.groups li { overflow-wrap: anywhere; display: flex; gap: .3rem .8rem; align-items: center; flex-wrap: wrap; }
+.chart { margin: .5rem 0 0; position: relative; block-size: 3.5rem; }
+.chart svg { inline-size: 100%; block-size: 100%; display: block; border-block-end: 1px solid var(--line); }
+.chart figcaption { position: absolute; inset-block-start: 0; inset-inline-end: 0; font-size: .8em; color: var(--muted); font-variant-numeric: tabular-nums; background: color-mix(in srgb, var(--surface) 75%, transparent); padding-inline: .3rem; border-radius: 4px; }
+.chart .area { fill: var(--accent); opacity: .14; }
+.chart .curve { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+:host(:dir(rtl)) .chart svg { transform: scaleX(-1); }
 
 button {
   font: inherit; font-size: .9em; color: var(--ink); background: transparent; cursor: pointer;
   border: 1px solid var(--line); border-radius: calc(var(--radius) * .7); padding: .28rem .75rem; min-block-size: 2.1rem;
+}
+select {
+  font: inherit; font-size: .9em; color: var(--ink); background: var(--surface); min-block-size: 2.1rem;
+  border: 1px solid var(--line); border-radius: calc(var(--radius) * .7); padding: .2rem .4rem; max-inline-size: 100%;
 }
 button:hover { border-color: var(--muted); }
 button:disabled { cursor: default; opacity: .5; }

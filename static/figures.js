@@ -36,3 +36,19 @@ export function figuresOf(job) {
   if (job.allowed_actions?.includes("undo")) add("undoUntil", { time: time(job.undo_until) });
   return figures;
 }
+
+const LIVE = new Set(["preparing", "running", "pausing", "cancelling"]);
+
+/** Which colour its status has. */
+export function toneOf({ status, outcome, failed = 0 }) {
+  if (LIVE.has(status)) return "live";
+  if (status === "paused") return "warn";
+  if (status === "failed" || (status === "completed" && (failed || (outcome && outcome !== "ok")))) return "bad";
+  return status === "completed" ? "good" : "plain";
+}
+
+/** How fast and how long yet, in few words; empty when nothing is known. */
+export function paceOf({ status, items_per_second: speed, eta_seconds: left }) {
+  if (status !== "running") return [];
+  return [speed && text("perSecond", { rate: rate(speed) }), left !== null && left !== undefined && text("left", { time: duration(left) })].filter(Boolean);
+}

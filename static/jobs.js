@@ -1,118 +1,118 @@
-// The jobs, newest first, each a live <bulk-progress>. They share one subscription to everything the caller may
-// see: a list of any length costs one stream.
+// The jobs, newest first, those of one task under the task's name; what goes on is live. One job has a page of its
+// own: job.js.
 
-import { make } from "./dom.js";
-import { count, text, time } from "./messages.js";
+import { at, query } from "./api.js";
+import { atMostEvery, make } from "./dom.js";
+import { icon } from "./icons.js";
+import { openJob } from "./job.js";
+import { badge, meter } from "./meter.js";
+import { text } from "./messages.js";
+import { pages } from "./pages.js";
+import { instantOf, viewHead } from "./parts.js";
+import { emptyNote, problemNote } from "./problem.js";
+import { go, href } from "./router.js";
+import { dataTable, pager } from "./table.js";
 
-const PAGE = 25;
+const STATUSES = ["scheduled", "preparing", "queued", "running", "paused", "completed", "failed", "cancelled"];
+const UNDER_WAY = "scheduled,preparing,queued,running,pausing,paused,cancelling";
+const REFRESH_MS = 2_000;
 
-/** Build the section; `ask` asks the API. */
-export function jobSection({ ask, client }) {
-  const list = make("ul", { class: "stack" });
-  const empty = make("p", { class: "empty", text: text("noJobs"), hidden: true });
-  const more = make("button", { type: "button", class: "more", text: text("more"), hidden: true });
-  const title = make("h2", { id: "jobs", text: text("jobs") });
-  const section = make("section", { "aria-labelledby": "jobs" }, title, make("div", { class: "stack" }, empty, list, more));
-  const entries = new Map(), asked = new Set();
-  let next = null, subscription = null;
+/** Open the list, or the job that the address names. */
+export function open({ page, route, signal, resources }) {
+  if (route.path.length) return openJob({ page, id: route.path[0], signal });
+  let wanted = filtersOf(route);
+  const tasks = new Map();
 
-  async function page(token) {
-    const { items, next: following } = await ask("GET", `api/jobs?limit=${PAGE}${token ? `&page=${encodeURIComponent(token)}` : ""}`);
-    next = following;
-    more.hidden = !next;
-    return items;
-  }
-
-  /** Fill the list anew, and follow from where it stands; resolves with the subscription. */
-  async function load() {
-    const jobs = await page();
-    subscription ??= follow(jobs[0]?.cursor ?? "earliest");
-    entries.clear();
-    list.replaceChildren();
-    jobs.forEach(show);
-    empty.hidden = entries.size > 0;
-    return subscription;
-  }
-
-  function follow(since) {
-    const all = client.subscribe({ kind: "all" }, { since });
-    all.on("event", (event) => {
-      const isNew = event.job && event.source === "user" && event.kind !== "changed" && !entries.has(event.job);
-      if (isNew && isYoung(event.job)) fetchJob(event.job);
-    });
-    return all;
-  }
-
-  /** Ids grow with time; jobs older than the last one shown are on a page that was not asked for. */
-  const isYoung = (id) => !next || id > [...entries.keys()].sort()[0];
-
-  async function fetchJob(id) {
-    if (asked.has(id)) return;
-    asked.add(id);
-    try {
-      show(await client.job(id).get());
-    } catch { /* its next event asks again */ }
-    asked.delete(id);
-  }
-
-  function show(job) {
-    if (entries.has(job.id)) return entries.get(job.id);
-    const entry = row(job, client, subscription);
-    entries.set(job.id, entry);
-    const older = [...list.children].find((each) => each.dataset.job < job.id);
-    list.insertBefore(entry, older ?? null);
-    empty.hidden = true;
-    return entry;
-  }
-
-  more.addEventListener("click", async () => {
-    const first = (await page(next)).map(show)[0];
-    first?.focus();
+  const table = dataTable({
+    caption: text("navJobs"), idOf: ({ job, task }) => job?.id ?? `task-${task.id}`, nameOf: ({ job, task }) => (job ?? task).label,
+    columns: columnsOf(), open: ({ job }) => job && go(href("jobs", [job.id])),
+    dress: (tr, { job, task }) => { tr.classList.toggle("task-row", Boolean(task)); tr.classList.toggle("of-task", Boolean(job?.task_id)); },
+    empty: () => emptyNote(isNarrowed(wanted) ? { title: text("nothingFound"), detail: text("noJobsLikeThat"), picture: "filter" } : { title: text("noJobsTitle"), detail: text("noJobs"), picture: "jobs" }),
   });
-  list.addEventListener("bulk-undo", adopt);
-  list.addEventListener("bulk-retry", adopt);
-  function adopt(event) {
-    event.preventDefault(); // a new job is a new entry
-    reveal(event.detail);
+
+  async function fetch({ limit, page: token }) {
+    const found = await page.ask("GET", `api/jobs${query({ ...wanted, limit, page: token })}`);
+    const missing = [...new Set(found.items.map(({ task_id: id }) => id).filter(Boolean))];
+    await Promise.all(missing.map(async (id) => tasks.set(id, await page.ask("GET", at("tasks", id)).catch(() => null))));
+    return { ...found, items: grouped(found.items, tasks) };
   }
 
-  /** Show a job that was just started, and take the reader there. */
-  function reveal(job) {
-    const entry = show(job);
-    entry.focus({ preventScroll: true });
-    entry.scrollIntoView({ block: "nearest" });
+  const list = pages({ fetch, table, limit: 50, problem: problemNote, signal });
+  const refresh = atMostEvery(REFRESH_MS, () => list.refresh(), signal);
+  for (const name of ["ended", "task", "reset"]) page.live.on(name, refresh, signal);
+  page.live.on("job", (job) => {
+    const shown = table.rows.some((row) => row.job?.id === job.id);
+    if (shown) table.show(table.rows.map((row) => (row.job?.id === job.id ? { job } : row)));
+    else refresh();
+  }, signal);
+
+  const tools = make("div", { class: "tools" });
+  const showTools = () => tools.replaceChildren(...toolsOf(wanted, resources));
+  const element = make("div", { class: "view full" }, viewHead(text("navJobs")), tools, table.element, make("footer", { class: "view-foot" }, make("span"), pager(list)));
+  showTools();
+  list.load();
+  return { element, update: (next) => { wanted = filtersOf(next); showTools(); list.load(); } };
+}
+
+function filtersOf({ query: given }) {
+  const names = ["status", "resource", "action", "project", "task_id", "show_maintenance"];
+  return Object.fromEntries(names.filter((name) => given.has(name)).map((name) => [name, given.get(name)]));
+}
+
+const isNarrowed = ({ show_maintenance: shown, ...others }) => Object.keys(others).length > 0;
+
+/** Jobs of one task stand below it, where the newest of them would be. */
+function grouped(jobs, tasks) {
+  const rows = [], seen = new Set();
+  for (const job of jobs) {
+    const task = job.task_id && tasks.get(job.task_id);
+    if (!task) rows.push({ job });
+    else if (!seen.has(task.id)) {
+      seen.add(task.id);
+      rows.push({ task }, ...jobs.filter((each) => each.task_id === task.id).map((each) => ({ job: each })));
+    }
   }
-
-  return { section, load, reveal };
+  return rows;
 }
 
-function row(job, client, subscription) {
-  const progress = make("bulk-progress", {}, make("p", { slot: "about", class: "muted", text: about(job) }));
-  progress.client = client;
-  progress.subscription = subscription;
-  progress.view = job;
-  return make("li", { class: "card job", tabindex: -1, "data-job": job.id }, progress);
+function columnsOf() {
+  return [
+    { name: "label", label: text("job"), cell: ({ job, task }) => labelOf(job, task) },
+    { name: "status", label: text("status"), cell: ({ job, task }) => badge(job ?? task) },
+    { name: "progress", label: text("progressBar"), priority: 3, cell: ({ job, task }) => progressOf(job ?? task) },
+    { name: "by", label: text("who"), priority: 3, cell: ({ job, task }) => [(job ?? task).requested_by, (job ?? task).tenant].filter(Boolean).join(" · ") },
+    { name: "at", label: text("started"), end: true, priority: 2, cell: ({ job, task }) => instantOf((job ?? task).created_at) },
+  ];
 }
 
-/** Who, when, whose, and which items, in one line. */
-function about(job) {
-  const parts = [text("by", { user: job.requested_by, time: time(job.created_at) })];
-  if (job.tenant) parts.push(text("ofTenant", { tenant: job.tenant }));
-  if (job.undo_of) parts.push(text("undoOf"));
-  else if (job.retry_of) parts.push(text("retryOf"));
-  else parts.push(chosen(job.selection));
-  if (job.reason) parts.push(`“${job.reason}”`);
-  return parts.join(" · ");
+function labelOf(job, task) {
+  const why = job?.reason ? make("span", { class: "muted p2", text: ` “${job.reason.slice(0, 80)}”` }) : null;
+  const project = task?.project ? make("span", { class: "muted", text: ` ${task.project}` }) : null;
+  return make("span", { dir: "auto" }, task ? icon("jobs") : null, (job ?? task).label, why, project);
 }
 
-function chosen({ kind, filter, count: number }) {
-  if (kind === "all") return text("selectedAll");
-  if (kind === "filter") return Object.entries(filter).map(([column, test]) => `${column}: ${written(test)}`).join(", ");
-  return text("selectedIds", { count: count(number ?? 0) });
+function progressOf(job) {
+  const bar = meter(job.label), { total, processed, failed } = job;
+  bar.show(job);
+  const words = total === null ? "" : processed === total ? text("itemsDone", { n: total }) : text("progress", { processed, total });
+  const fails = failed ? make("span", { class: "bad", text: text("failedCount", { count: failed }) }) : null;
+  return make("span", { class: "job-progress" }, bar.element, make("span", { class: "muted", text: words }), fails);
 }
 
-function written(test) {
-  if (Array.isArray(test)) return test.join(" / ");
-  if (test === null || typeof test !== "object") return String(test);
-  return Object.entries(test).map(([operator, value]) => `${operator} ${Array.isArray(value) ? value.join(" / ") : value}`).join(", ");
+function toolsOf(wanted, resources) {
+  const set = (more) => go(href("jobs", [], Object.fromEntries(Object.entries({ ...wanted, ...more }).filter(([, value]) => value))), { replace: true });
+  const select = (name, label, choices) => {
+    const element = make("select", { "aria-label": label, on: { change: () => set({ [name]: element.value }) } }, make("option", { value: "", text: label }), ...choices.map(([value, words]) => make("option", { value, text: words })));
+    element.value = wanted[name] ?? "";
+    return element;
+  };
+  const maintenance = make("input", { type: "checkbox", checked: wanted.show_maintenance === "true", on: { change: ({ target }) => set({ show_maintenance: String(target.checked) }) } });
+  const actions = [...new Map(resources.flatMap(({ actions: all }) => all.map(({ name, label }) => [name, label]))).entries()];
+  return [
+    select("status", text("anyStatus"), [[UNDER_WAY, text("underWay")], ...STATUSES.map((status) => [status, text(status)])]),
+    select("resource", text("anyResource"), resources.map(({ name, label }) => [name, label])),
+    select("action", text("anyAction"), actions),
+    make("span", { class: "gap" }),
+    make("label", { class: "line" }, maintenance, text("showMaintenance")),
+  ];
 }

@@ -3,9 +3,12 @@
 
 import { make, tell, write } from "./dom.js";
 import { sheet } from "./elements_style.js";
+import { failureList } from "./failures.js";
 import { figuresOf, shareOf, statusOf, wordsOf } from "./figures.js";
-import { count, text } from "./messages.js";
+import { text } from "./messages.js";
 import { clientOf } from "./shared_client.js";
+import { Samples, throughputChart } from "./throughput.js";
+import { verbRow } from "./verbs.js";
 
 const ANNOUNCE_MS = 10_000;
 const PATIENCE = { patience: 60_000 };
@@ -17,8 +20,9 @@ export class BulkProgress extends HTMLElement {
 
   /** A connection, and a subscription to "all" that several elements share; both may be left out. */
   client; subscription;
-  #view; #seq = 0; #early; #sub; #off = []; #turn = 0; #running = false; #busy = false; #asking = false;
-  #nodes; #announced = 0;
+  /** Where the chart's course is kept, when somebody keeps it; the attribute `chart` shows it, `failures` opens them. */
+  samples;
+  #view; #seq = 0; #early; #sub; #off = []; #turn = 0; #running = false; #nodes; #announced = 0; #opened = false;
 
   /** The job as it is known, null before that. */
   get view() { return this.#view ?? null; }
@@ -136,15 +140,25 @@ export class BulkProgress extends HTMLElement {
       }),
       done: make("i", { class: "done" }), skip: make("i", { class: "skip" }), fail: make("i", { class: "fail" }),
       figures: part("div", "figures"), note: part("p", "note"), error: part("p", "error", { role: "alert" }),
-      verbs: part("div", "row verbs"), groups: make("ul", { class: "groups", hidden: true }),
       live: make("div", { class: "unseen", role: "status" }),
+      chart: this.hasAttribute("chart") ? throughputChart() : null,
+    });
+    this.samples ??= nodes.chart ? new Samples() : undefined;
+    nodes.failures = failureList({
+      fetch: (job) => clientOf(this).request("GET", `api/jobs/${job.id}/errors`),
+      retry: (codes) => this.#act("retry", { codes }), complain: (error) => this.#complain(error),
+    });
+    nodes.verbs = verbRow({
+      act: (verb) => this.#act(verb), tune: (body) => this.#tune(body), failures: nodes.failures,
+      reportUrl: (job, query) => new URL(`${job.links.report}?${query}`, clientOf(this).base).href,
     });
     nodes.bar.append(nodes.done, nodes.skip, nodes.fail);
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [sheet];
     root.append(
       make("header", {}, nodes.label, nodes.status), make("slot", { name: "about" }),
-      nodes.bar, nodes.figures, nodes.note, nodes.error, nodes.verbs, nodes.groups, nodes.live,
+      nodes.bar, nodes.figures, ...(nodes.chart ? [nodes.chart.element] : []), nodes.note, nodes.error,
+      nodes.verbs.element, nodes.failures.element, nodes.live,
     );
   }
 
@@ -159,7 +173,16 @@ export class BulkProgress extends HTMLElement {
     this.#renderFigures(job);
     const why = job.error ?? job.status_reason;
     write(nodes.note, why && why.code !== "USER" ? why.message || why.code : "");
-    this.#renderVerbs(job);
+    nodes.verbs.show(job);
+    if (job.failed && this.hasAttribute("failures") && !this.#opened) this.openFailures();
+    if (nodes.chart) this.#renderChart(job);
+  }
+
+  #renderChart(job) {
+    this.samples.add(job);
+    this.#nodes.chart.show(this.samples);
+    const isEmpty = this.samples.rates().length < 2;
+    this.#nodes.chart.element.hidden = job.terminal && isEmpty;
   }
 
   #renderBar(job) {
@@ -187,82 +210,24 @@ export class BulkProgress extends HTMLElement {
     });
   }
 
-  #renderVerbs(job) {
-    const verbs = job.allowed_actions ?? [];
-    if (this.#asking && verbs.includes("cancel")) return; // the question stands until it is answered or moot
-    this.#asking = false;
-    const wanted = [...verbs, job.failed, job.terminal, this.#busy].join();
-    if (this.#nodes.verbs.dataset.shown === wanted) return;
-    this.#nodes.verbs.dataset.shown = wanted;
-    const button = (verb) => make("button", {
-      type: "button", text: text(verb), class: verb === "cancel" ? "danger" : "", disabled: this.#busy,
-      on: { click: () => (verb === "cancel" ? this.#askCancel() : this.#act(verb)) },
-    });
-    const link = (words, query) => make("a", { href: this.#reportUrl(job, query), download: true, text: words });
-    this.#keepFocus(() => this.#nodes.verbs.replaceChildren(
-      ...verbs.map(button),
-      job.failed ? this.#failuresButton(job) : "",
-      job.terminal && job.total ? link(text("report"), "format=csv") : "",
-      job.terminal && job.failed ? link(text("reportFailed"), "format=csv&outcome=failed") : "",
-    ));
+  /** Show why items failed, as the button does. */
+  openFailures() {
+    this.#opened = true;
+    return this.#nodes.failures.open(true);
   }
 
-  /** Whoever pressed a button that is replaced finds its successor under the keyboard. */
-  #keepFocus(change) {
-    const held = this.shadowRoot.activeElement?.closest("button");
-    change();
-    if (held && !held.isConnected) this.#nodes.verbs.querySelector("button:not(:disabled)")?.focus();
-  }
-
-  #reportUrl(job, query) { return new URL(`${job.links.report}?${query}`, clientOf(this).base).href; }
-
-  #failuresButton(job) {
-    const words = text("failures", { count: count(job.failed) });
-    const shown = !this.#nodes.groups.hidden;
-    return make("button", { type: "button", class: "link", text: words, "aria-expanded": String(shown), on: {
-      click: ({ currentTarget }) => this.#showFailures(currentTarget),
-    } });
-  }
-
-  async #showFailures(button) {
-    const { groups } = this.#nodes;
-    groups.hidden = !groups.hidden;
-    button.setAttribute("aria-expanded", String(!groups.hidden));
-    if (groups.hidden) return;
+  async #tune(body) {
     try {
-      const { items } = await clientOf(this).request("GET", `api/jobs/${this.#view.id}/errors`);
-      groups.replaceChildren(...items.map((group) => make("li", { text: text("failureGroup", {
-        count: count(group.count), code: group.code, message: group.sample_message, item: group.first_item,
-      }) })));
+      this.#take(await clientOf(this).request("PATCH", `api/jobs/${this.#view.id}`, body));
     } catch (error) {
       this.#complain(error);
     }
   }
 
-  #askCancel() {
-    const { verbs } = this.#nodes;
-    const no = make("button", { type: "button", text: text("cancelNo"), on: { click: () => this.#refresh() } });
-    const cancel = { click: () => this.#act("cancel") };
-    const yes = make("button", { type: "button", class: "danger", text: text("cancelYes"), on: cancel });
-    this.#asking = true;
-    verbs.replaceChildren(make("span", { class: "note", role: "alert", text: text("cancelSurely") }), yes, no);
-    no.focus();
-  }
-
-  #refresh() {
-    this.#asking = false;
-    this.#nodes.verbs.dataset.shown = "?";
-    this.#render();
-  }
-
-  async #act(verb) {
-    const held = this.shadowRoot.activeElement;
-    this.#busy = true;
+  async #act(verb, body) {
     write(this.#nodes.error, "");
-    this.#refresh();
     try {
-      const job = await clientOf(this).job(this.#view.id)[verb]();
-      this.#busy = false;
+      const job = await clientOf(this).job(this.#view.id)[verb](body);
       if (job.id !== this.#view.id) return void (tell(this, `bulk-${verb}`, job) && (this.view = job));
       const followed = this.#sub && !this.#view.terminal;
       this.#take(job);
@@ -270,10 +235,6 @@ export class BulkProgress extends HTMLElement {
       this.#announce(text("announceStatus", wordsOf(this.#view)), true);
     } catch (error) {
       this.#complain(error);
-    } finally {
-      this.#busy = false;
-      this.#refresh();
-      if (held && document.activeElement === document.body) this.#nodes.verbs.querySelector("button")?.focus();
     }
   }
 }

@@ -69,6 +69,22 @@ def desk(chromium: Browser, server: DemoServer) -> Iterator[Desk]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def standing(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
+    """A server that the tests of one module share."""
+    folder = tmp_path_factory.mktemp("standing") / "demo"
+    with DemoServer(Path(shutil.copytree(template, folder))) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(chromium: Browser, standing: DemoServer) -> Iterator[Desk]:
+    """The page of an owner on the module's server; at the end it must have kept its policy."""
+    with Desk(chromium, standing) as one:
+        one.log_in_by_key()
+        yield one
+
+
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe-core, from npm."""

@@ -1,0 +1,28 @@
+// What went wrong, in a sentence, where it belongs: beside a field, in a dialog, or over a list with a way to try again.
+
+import { make, write } from "./dom.js";
+import { icon } from "./icons.js";
+import { duration, text } from "./messages.js";
+
+const sentence = (words) => words.replace(/^./u, (first) => first.toUpperCase());
+
+/** Put a refusal into words; without an answer it is the network. */
+export function problemText(error) {
+  if (!error.status) return text("offline");
+  if (error.wait && error.status === 429) return text("tryAgainIn", { detail: sentence(error.message), time: duration(error.wait) });
+  return sentence(error.message);
+}
+
+/** Write a refusal into a node with role="alert". */
+export const sayProblem = (node, error) => write(node, problemText(error));
+
+/** Build what stands in the place of a list that could not be fetched. */
+export function problemNote(error, again) {
+  const button = make("button", { type: "button", text: text("tryAgain"), on: { click: again } });
+  return make("div", { class: "note-block bad", role: "alert" }, icon("warning"), make("p", { text: problemText(error) }), again ? button : null);
+}
+
+/** Build what teaches a reader of an empty list what would be in it. */
+export function emptyNote({ title, detail, action, picture = "table" }) {
+  return make("div", { class: "note-block" }, icon(picture), make("p", { class: "note-title", text: title }), detail ? make("p", { class: "muted", text: detail }) : null, action);
+}
