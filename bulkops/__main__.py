@@ -1,8 +1,24 @@
-"""`python -m bulkops`: the command, where its script is not on the path."""
+"""`bulkops` and `python -m bulkops`: the command, and a quicker way to the sidecar, whose host is waiting."""
 
 from __future__ import annotations
 
-from bulkops.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    if sys.argv[1:2] == ["sidecar"]:
+        from bulkops.sidecar.options import read  # noqa: PLC0415
+
+        options = read(sys.argv[2:])
+        if options is not None:
+            from bulkops.sidecar.process import run  # noqa: PLC0415
+
+            sys.exit(run(options))
+    from bulkops.cli import main as command  # noqa: PLC0415
+
+    command(prog_name="bulkops")
+
 
 if __name__ == "__main__":
-    main(prog_name="bulkops")
+    main()
