@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from bulkops import demo_data
-from bulkops.demo_data import BUSINESSES, Business
+from bulkops.demo_data import dossiers, photos, tables
+from bulkops.demo_data.config import CONFIG
+from bulkops.demo_data.tables import BUSINESSES, Business
 from bulkops.errors import BulkopsError
 
 _MARKER: Final = ".bulkops-demo"
-_LAYOUT: Final = 1
+#: Raised whenever what is made changes; 1 had neither dossiers nor photos in its config.
+_LAYOUT: Final = 2
 
 
 class DemoRefused(BulkopsError):
@@ -47,7 +51,8 @@ def prepare(folder: Path) -> bool:
         raise DemoRefused(f"the demo in {folder} was left half made; remove the folder and try again")
     if marker.layout != _LAYOUT:
         raise DemoRefused(
-            f"the demo in {folder} is another version's; remove it or choose another with --dir"
+            f"the demo in {folder} is of layout {marker.layout}, made by another version (this one has"
+            f" {_LAYOUT}); remove the folder or choose another with --dir"
         )
     return False
 
@@ -59,10 +64,46 @@ def refill(folder: Path, business: Business) -> int:
         DemoRefused: the demo's database is not what it was.
 
     """
+    with _telling(folder / "app.db"):
+        return tables.top_up_receipts(folder, business)
+
+
+def refill_sessions(folder: Path) -> int:
+    """Add sessions when most are closed; returns how many; raises as `refill`."""
+    with _telling(folder / "app.db"):
+        return tables.top_up_sessions(folder)
+
+
+def refill_images(folder: Path) -> int:
+    """Give the largest client new images for those that went; returns how many; raises as `refill`."""
+    with _telling(folder / "app.db"):
+        return tables.top_up_images(folder)
+
+
+def refill_dossiers(folder: Path) -> int:
+    """Make the dossiers again that went; returns how many; raises as `refill`."""
+    with _telling(folder / "dossiers_data"):
+        return dossiers.add_dossiers(folder / "dossiers_data")
+
+
+def decide_on_photos(folder: Path) -> int:
+    """Choose photos to give up, as whoever sorts them would; returns how many more; raises as `refill`."""
+    with _telling(folder / "photos.db"):
+        return photos.decide(folder)
+
+
+def upload_photos(folder: Path) -> list[str]:
+    """Put new photos into the demo's project; returns the files' names; raises as `refill`."""
+    with _telling(folder / "photos.db"):
+        return photos.upload(folder)
+
+
+@contextmanager
+def _telling(what: Path) -> Iterator[None]:
     try:
-        return demo_data.top_up(folder, business)
-    except sqlite3.Error as error:
-        raise DemoRefused(f"{folder / 'app.db'} is not the demo's any more: {error}") from error
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise DemoRefused(f"{what} is not the demo's any more: {error}") from error
 
 
 def _read_marker(folder: Path) -> _Marker | None:
@@ -88,7 +129,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_marker(folder, ready=False)
-        demo_data.make(folder)
+        _fill(folder)
         _write_marker(folder, ready=True)
     except BaseException as error:
         if is_new:  # all that is in it was made just now
@@ -98,8 +139,26 @@ def _make(folder: Path) -> None:
         raise
 
 
+def _fill(folder: Path) -> None:
+    tables.make_tables(folder)
+    dossiers.add_dossiers(folder / "dossiers_data")
+    photos.make_photos(folder)
+    (folder / "bulkops.toml").write_text(CONFIG, encoding="utf-8")
+
+
 def _write_marker(folder: Path, *, ready: bool) -> None:
     (folder / _MARKER).write_bytes(msgspec.json.encode(_Marker(_LAYOUT, ready)))
 
 
-__all__ = ["BUSINESSES", "Business", "DemoRefused", "prepare", "refill"]
+__all__ = [
+    "BUSINESSES",
+    "Business",
+    "DemoRefused",
+    "decide_on_photos",
+    "prepare",
+    "refill",
+    "refill_dossiers",
+    "refill_images",
+    "refill_sessions",
+    "upload_photos",
+]

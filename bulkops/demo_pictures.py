@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 #: ITU-T T.81 table K.3: how many DC codes have 1, 2, … 16 bits; their values are 0 … 11.
@@ -18,10 +18,28 @@ _QUANTUM: Final = 8
 Colour = tuple[int, int, int]
 
 
+#: Blocks line by line, as they are shown.
+Grid = Sequence[Sequence[Colour]]
+
+
 def jpeg(columns: int, rows: int, seed: int) -> bytes:
     """Draw a soft pattern of ``columns`` by ``rows`` blocks; the same seed is the same picture."""
-    scan = _scan(_blocks(columns, rows, seed))
-    frame = struct.pack(">BHHB", 8, rows * 8, columns * 8, 3) + bytes(
+    return _encode(_pattern(columns, rows, seed), b"")
+
+
+def photo(columns: int, rows: int, scene: int, orientation: int = 1) -> bytes:
+    """Draw a landscape of ``columns`` by ``rows`` blocks, as a camera that was held otherwise stores it.
+
+    ``orientation`` is the tag of that name, 1 to 8 (Exif 2.32, 4.6.5.1.6): who respects it shows the sky above.
+    """
+    turned = _stored(_landscape(columns, rows, scene), orientation)
+    tiff = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    return _encode(turned, _segment(0xE1, b"Exif\0\0" + tiff))
+
+
+def _encode(grid: Grid, metadata: bytes) -> bytes:
+    scan = _scan(block for line in grid for block in line)
+    frame = struct.pack(">BHHB", 8, len(grid) * 8, len(grid[0]) * 8, 3) + bytes(
         value for component in (1, 2, 3) for value in (component, 0x11, 0)
     )
     dc = bytes((0x00, *_DC_LENGTHS, *range(12)))
@@ -31,6 +49,7 @@ def jpeg(columns: int, rows: int, seed: int) -> bytes:
         (
             b"\xff\xd8",
             _segment(0xE0, b"JFIF\0" + struct.pack(">HBHHBB", 0x0101, 0, 1, 1, 0, 0)),
+            metadata,
             _segment(0xDB, bytes((0, *([_QUANTUM] * 64)))),
             _segment(0xC0, frame),
             _segment(0xC4, dc + ac),
@@ -45,20 +64,49 @@ def _segment(marker: int, payload: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
 
 
-def _blocks(columns: int, rows: int, seed: int) -> Iterator[Colour]:
-    """Walk the blocks line by line as (Y, Cb, Cr), each from -128 to 127."""
+def _pattern(columns: int, rows: int, seed: int) -> Grid:
+    """Colour blocks as (Y, Cb, Cr), each from -128 to 127."""
     turn = seed * 0.7
-    for row in range(rows):
-        for column in range(columns):
-            wave = math.sin(column / columns * 5 + turn) + math.cos(row / rows * 4 - turn)
-            yield (
-                round(45 * wave),
+    return [
+        [
+            (
+                round(45 * (math.sin(column / columns * 5 + turn) + math.cos(row / rows * 4 - turn))),
                 round(60 * math.sin(turn + row / rows)),
                 round(60 * math.cos(turn + column / columns)),
             )
+            for column in range(columns)
+        ]
+        for row in range(rows)
+    ]
 
 
-def _scan(blocks: Iterator[Colour]) -> bytes:
+def _landscape(columns: int, rows: int, scene: int) -> Grid:
+    return [[_place(column / columns, row / rows, scene) for column in range(columns)] for row in range(rows)]
+
+
+def _place(x: float, y: float, scene: int) -> Colour:
+    """Colour a place of a landscape: hills before hills, above them a sky with the sun in it."""
+    near = 0.78 + 0.06 * math.sin(7 * x + scene)
+    far = 0.58 + 0.10 * math.sin(4 * x - 2 * scene)
+    if y > near:
+        return (round(-70 * y), -25, -20 + 6 * scene)
+    if y > far:
+        return (round(40 - 60 * y), -15, -30 + 4 * scene)
+    if math.hypot(x - 0.2 - 0.12 * scene, (y - 0.24) * 0.7) < 0.07:
+        return (110, -60, 25)
+    return (round(30 + 60 * y), round(50 - 60 * y), round(-25 + 8 * scene * y))
+
+
+def _stored(grid: Grid, orientation: int) -> Grid:
+    """Turn what shall be seen into what is stored under an orientation: its inverse."""
+    if orientation in (5, 6, 7, 8):
+        grid = list(zip(*grid, strict=True))
+    if orientation in (2, 3, 7, 8):
+        grid = [line[::-1] for line in grid]
+    return grid[::-1] if orientation in (3, 4, 6, 7) else grid
+
+
+def _scan(blocks: Iterable[Colour]) -> bytes:
     codes = _dc_codes()
     bits = "".join(_block_bits(blocks, codes))
     bits += "1" * (-len(bits) % 8)
@@ -66,7 +114,7 @@ def _scan(blocks: Iterator[Colour]) -> bytes:
     return data.replace(b"\xff", b"\xff\x00")
 
 
-def _block_bits(blocks: Iterator[Colour], codes: list[str]) -> Iterator[str]:
+def _block_bits(blocks: Iterable[Colour], codes: list[str]) -> Iterator[str]:
     before = [0, 0, 0]
     for block in blocks:
         for component, level in enumerate(block):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from bulkops.demo_pictures import jpeg, pdf
+from bulkops.demo_pictures import jpeg, pdf, photo
 
 
 def test_a_picture_can_be_decoded_and_has_its_size_and_colours() -> None:
@@ -30,6 +30,25 @@ def test_pictures_of_any_number_of_blocks_can_be_decoded() -> None:
         with image.open(io.BytesIO(jpeg(columns, rows, 5))) as picture:
             picture.load()
             assert picture.size == (columns * 8, rows * 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_upright_for_whoever_respects_its_orientation(orientation: int) -> None:
+    image, ops = pytest.importorskip("PIL.Image"), pytest.importorskip("PIL.ImageOps")
+
+    def upright(kept_as: int) -> tuple[tuple[int, int], bytes]:
+        with image.open(io.BytesIO(photo(12, 9, 1, kept_as))) as picture:
+            assert picture.getexif()[0x0112] == kept_as
+            stored = picture.size
+            shown = ops.exif_transpose(picture)
+        assert shown.size == (96, 72)
+        return stored, shown.tobytes()
+
+    stored, shown = upright(orientation)
+    assert stored == ((96, 72) if orientation < 5 else (72, 96))
+    assert shown == upright(1)[1]
+    top, bottom = shown[: 96 * 3], shown[-96 * 3 :]
+    assert sum(top[2::3]) > sum(bottom[2::3]), "the sky is above"
 
 
 def test_a_document_says_where_its_objects_are() -> None:

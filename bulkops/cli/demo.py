@@ -1,7 +1,8 @@
-"""`bulkops demo`: everything at once, on data of its own: an application, a server, a job with a live bar.
+"""`bulkops demo`: everything at once, on data of its own: an application, a server, jobs with live bars.
 
-What comes in: a folder that is absent, empty or an earlier demo's; what goes out: a deleted business, the
-summary, and what to try next. With `--once` it ends with the job's exit code, otherwise it serves on.
+What comes in: a folder that is absent, empty or an earlier demo's; what goes out: a deleted business, or with
+`--all` what each of the five systems is for; the summary, and what to try next. With `--once` it ends with the
+job's exit code, otherwise it serves on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bulkops.cli import exits, screen
-from bulkops.cli.desk import job_path
+from bulkops.cli.demo_stories import SYSTEMS, Told, start_receipts, tell
 from bulkops.cli.invocation import Invocation, common_options, pass_invocation
 from bulkops.cli.progress import follow, open_view
 from bulkops.cli.serve import at
@@ -32,15 +33,17 @@ from bulkops.settings import load as load_settings
 
 if TYPE_CHECKING:
     from bulkops.cli.serving import Running
-    from bulkops.demo import Business
 
-_START: Final = "/api/bulk/receipts/delete"
 _KEY_FILE: Final = "demo.key"
 _KEY_DAYS: Final = 30
 
 
 @click.command()
 @click.option("--once", is_flag=True, help="End with the job's exit code instead of serving on.")
+@click.option("--all", "all_", is_flag=True, help="Show all five systems, one after another.")
+@click.option(
+    "--only", "only", multiple=True, type=click.Choice(SYSTEMS), help="Show this system; repeatable."
+)
 @click.option(
     "--dir",
     "folder",
@@ -51,21 +54,68 @@ _KEY_DAYS: Final = 30
 )
 @common_options
 @pass_invocation
-def demo(invocation: Invocation, *, once: bool, folder: Path) -> None:
+def demo(invocation: Invocation, *, once: bool, all_: bool, only: tuple[str, ...], folder: Path) -> None:
     """Make an application to play with, delete a business's receipts, and serve the page."""
     if invocation.url is not None:
         raise click.UsageError("the demo runs here, without --url")
+    systems = SYSTEMS if all_ else tuple(dict.fromkeys(only))
     _make(folder)
     with _ending_on_signals(folder), _open_server(folder) as running:
         with closing(Client(lambda: Endpoint(running.url, running.key))) as client:
-            business, job = _start(client, folder)
-            screen.note(f"deleting all receipts of {business.name} ({business.id}), 50 at a time:")
-            with open_view(as_json=invocation.as_json) as view:
-                job = follow(client, job, view)
-            _sum_up(invocation, client, folder, running, job)
+            show = _show_systems if systems else _show_receipts
+            code = show(invocation, client, folder, running, systems)
         if once:
-            click.get_current_context().exit(exits.of_job(job))
+            if not invocation.as_json:
+                serve = f"cd {shlex.quote(str(folder))} && bulkops serve"
+                screen.note(f"the server ends here; what is above works after: {serve}")
+            click.get_current_context().exit(code)
         _serve_on()
+
+
+def _show_receipts(
+    invocation: Invocation, client: Client, folder: Path, running: Running, _: Sequence[str]
+) -> int:
+    business, job = start_receipts(client, folder)
+    screen.note(f"deleting all receipts of {business.name} ({business.id}), 50 at a time:")
+    with open_view(as_json=invocation.as_json) as view:
+        job = follow(client, job, view)
+    _sum_up(invocation, client, folder, running, job)
+    return exits.of_job(job)
+
+
+def _show_systems(
+    invocation: Invocation, client: Client, folder: Path, running: Running, systems: Sequence[str]
+) -> int:
+    stories = [tell(client, folder, system, as_json=invocation.as_json) for system in systems]
+    if invocation.as_json:
+        addresses = {"url": running.url, "login_url": running.login_url}
+        screen.document({"systems": [_document(told) for told in stories], **addresses})
+    else:
+        _close(folder, running, stories)
+    return exits.OK if all(told.as_meant for told in stories) else exits.FAILED
+
+
+def _document(told: Told) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: getattr(told, name) for name in ("system", "did", "items", "failed")}
+    return fields | {"seconds": round(told.seconds, 3), "back": told.back, "jobs": told.jobs}
+
+
+def _close(folder: Path, running: Running, stories: Sequence[Told]) -> None:
+    """Print the table of what was done, each line above the ways back from it."""
+    rows: list[Sequence[Any]] = []
+    for told in stories:
+        rows.append((told.system, told.did, told.items, told.failed, f"{told.seconds:.1f} s"))
+        rows += [("", way, "", "", "") for way in told.back]
+    click.echo()
+    titles = ["system", "what it did, and the way back", "items", "failed", "took"]
+    screen.table(titles, rows, right=frozenset({2, 3, 4}))
+    click.echo(f"the ways back work in another terminal, after: cd {shlex.quote(str(folder))}")
+    _show_page(running)
+    sys.stdout.flush()
+
+
+def _show_page(running: Running) -> None:
+    click.echo(f"\nthe page, for one login within 10 minutes:\n  {running.login_url}")
 
 
 def _make(folder: Path) -> None:
@@ -99,12 +149,15 @@ def _ending_on_signals(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        screen.note(
-            f"\nstopped; what is unfinished goes on with: bulkops demo --dir {shlex.quote(str(folder))}"
-        )
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # asked twice, it ends once
+        screen.note(f"\nstopped; what is unfinished goes on with: {_command(folder)}")
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _command(folder: Path, *options: str) -> str:
+    return shlex.join(["bulkops", "demo", *options, "--dir", str(folder)])
 
 
 @contextmanager
@@ -123,31 +176,6 @@ def _open_server(folder: Path) -> Iterator[Running]:
         yield running
 
 
-def _start(client: Client, folder: Path) -> tuple[Business, dict[str, Any]]:
-    """Start the job for the first business that may have one now; with none, wait for it.
-
-    An earlier demo's job that is still active is taken instead.
-    """
-    from bulkops.demo import BUSINESSES, refill  # noqa: PLC0415  late: only this command needs it
-
-    wait_s = 0.0
-    while True:
-        for business in BUSINESSES:
-            refill(folder, business)
-            body = {"all": True, "tenant": business.id, "confirm": "DELETE", "reason": "demo"}
-            try:
-                return business, client.create(_START, body)
-            except Refusal as refused:
-                active = refused.extra.get("job")
-                if refused.code == "JOB_ACTIVE" and isinstance(active, str):
-                    return business, client.get(job_path(active))
-                if refused.code != "RATE_LIMITED":
-                    raise
-                wait_s = float(refused.headers.get("retry-after", "5"))
-        screen.note(f"each business may start one such job a minute; waiting {wait_s:.0f} s")
-        time.sleep(wait_s)
-
-
 def _sum_up(
     invocation: Invocation, client: Client, folder: Path, running: Running, job: dict[str, Any]
 ) -> None:
@@ -157,11 +185,12 @@ def _sum_up(
         screen.document({"job": job, "url": running.url, "login_url": running.login_url, "curl": lines})
         return
     click.echo(summary(job))
-    click.echo(f"\nthe page, for one login within 10 minutes:\n  {running.login_url}")
+    _show_page(running)
     click.echo("\ngo on with curl:")
     for line in lines:
         click.echo(f"  {line}")
     click.echo(f"\nor: cd {shlex.quote(str(folder))} && bulkops jobs")
+    click.echo(f"after that, folders, photos, sessions and images: {_command(folder, '--all')}")
     sys.stdout.flush()
 
 

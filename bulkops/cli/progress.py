@@ -121,7 +121,9 @@ class _Follower:
 class Lines:
     """A view for logs and pipes: a line when the status changes, and one every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_label: bool = False) -> None:
+        """Begin each line with the job's id, or with what it is called."""
+        self._name = "label" if by_label else "id"
         self._status: str | None = None
         self._next = 0.0
 
@@ -130,7 +132,7 @@ class Lines:
         if job["status"] == self._status and now < self._next:
             return
         self._status, self._next = job["status"], now + _LINE_EVERY_S
-        screen.note(f"{job['id']} {job['status']}{_numbers(job)}")
+        screen.note(f"{screen.clean(job[self._name])} {job['status']}{_numbers(job)}")
 
     def say(self, text: str) -> None:
         screen.note(screen.clean(text))

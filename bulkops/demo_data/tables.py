@@ -1,4 +1,4 @@
-"""The demo's application: its databases, files and folders, and the config that points bulkops at them.
+"""The demo's tables: receipts of small companies, sessions with exports, images of clients; rows and files.
 
 What comes in: an empty folder, or one made here earlier; what goes out: rows and files that look like those
 of small companies, the same every time, from fixed seeds. It only ever adds: nothing that exists is replaced
@@ -7,18 +7,16 @@ or removed.
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from bulkops.demo_pictures import jpeg, pdf
+from bulkops.demo_data.writing import dice_of, moment, new_database, small_pictures, write
+from bulkops.demo_pictures import pdf
 
 
 class Business(msgspec.Struct, frozen=True):
@@ -36,72 +34,6 @@ BUSINESSES: Final = (
     Business("nordlicht", "Nordlicht Studio", 1500),
     Business("harbor", "Harbor Street Cafe", 2300),
 )
-
-CONFIG: Final = """\
-# The demo's config: three tables of app.db. Look, change, then: bulkops check
-
-[server]
-database = "bulkops.db"        # ours: jobs, manifests, events, trash index
-data_dir = "bulkops-data"      # ours: exports, archives, logs
-
-[resources.receipts]
-kind = "table"
-database = "app.db"
-table = "receipts"
-id = "id"
-tenant = "business_id"         # whose row it is
-label = "number"               # what people call it
-soft_delete = "is_deleted"
-status = { column = "status", closed = "closed", archived = "archived", busy = ["processing"] }
-search = ["number", "vendor", "category", "status", "amount_cents", "created_at"]
-set = ["status"]
-protect = { pinned = 1 }
-
-[[resources.receipts.children]]
-table = "attachments"
-key = "receipt_id"
-file = "path"                  # removed after the commit
-root = "storage"
-
-[resources.receipts.actions.delete]
-roles = ["owner", "admin"]
-confirm = "DELETE"
-rate = "1/minute"
-exclusive = true
-batch_size = 50
-throttle_ms = 200
-max_runtime_s = 300
-
-[resources.sessions]
-kind = "table"
-database = "app.db"
-table = "sessions"
-id = "id"
-label = "title"
-shared = true                  # no tenant column: for everybody
-soft_delete = "deleted_at"
-status = { column = "status", closed = "closed", archived = "archived", busy = ["processing"] }
-search = ["title", "status", "started_at"]
-[[resources.sessions.children]]
-table = "exports"
-key = "session_id"
-optional = true                # goes only with options.cascade
-[resources.sessions.actions]
-delete = { rate = "10/minute" }
-export = { rate = "30/minute", max_items = 10000, expires_h = 24 }
-close = { rate = "20/minute" }
-archive = { rate = "15/minute" }
-
-[resources.images]
-kind = "table"
-database = "app.db"
-table = "images"
-id = "id"
-label = "path"
-file = "path"                  # the row's own file
-root = "images"
-search = ["client_id", "created_at"]
-"""
 
 _APP_SCHEMA: Final = """
 CREATE TABLE businesses (id TEXT PRIMARY KEY, name TEXT NOT NULL);
@@ -143,7 +75,7 @@ CREATE TABLE exports (
 );
 CREATE INDEX exports_session ON exports (session_id);
 CREATE TABLE images (
-  id         INTEGER PRIMARY KEY,
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
   client_id  TEXT NOT NULL,
   path       TEXT NOT NULL,
   width      INTEGER NOT NULL,
@@ -151,19 +83,6 @@ CREATE TABLE images (
   created_at TEXT NOT NULL
 );
 CREATE INDEX images_client ON images (client_id);
-"""
-
-_PHOTOS_SCHEMA: Final = """
-CREATE TABLE photos (
-  id            INTEGER PRIMARY KEY,
-  project       TEXT NOT NULL,
-  base          TEXT NOT NULL,
-  keep_jpg      INTEGER NOT NULL,
-  jpg_available INTEGER NOT NULL,
-  keep_raw      INTEGER NOT NULL,
-  raw_available INTEGER NOT NULL,
-  UNIQUE (project, base)
-);
 """
 
 _VENDORS: Final = (
@@ -184,7 +103,8 @@ _VENDORS: Final = (
     ("Typeface Union", "software"),
 )
 _STATUSES: Final = ("open", "open", "paid", "paid", "paid", "closed", "archived")
-_CLIENTS: Final = (
+#: The first is the one whose images the demo deletes.
+CLIENTS: Final = (
     ("aurora", 1000),
     ("borealis", 150),
     ("cirrus", 120),
@@ -192,6 +112,9 @@ _CLIENTS: Final = (
     ("ember", 80),
     ("fjord", 50),
 )
+_SESSIONS: Final = 240
+#: Below this many open sessions, closing them is nothing to look at.
+_MIN_OPEN: Final = 40
 _TITLES: Final = (
     "Portrait sitting",
     "Product shoot",
@@ -200,49 +123,54 @@ _TITLES: Final = (
     "Workshop",
     "Stocktaking",
 )
-_NAMES: Final = (
-    "abel",
-    "brandt",
-    "castellan",
-    "duarte",
-    "eriksen",
-    "fontaine",
-    "gruber",
-    "haddad",
-    "ivanova",
-    "jansen",
-    "kowalski",
-    "lindqvist",
-)
-_PROJECTS: Final = ("2024-harvest", "2024-wedding-lund", "2025-catalogue")
-_FIRST_DAY: Final = datetime(2024, 1, 2, 8, tzinfo=UTC)
-_DAYS: Final = 720
 
 
-def make(folder: Path) -> None:
-    """Fill an empty folder."""
-    pictures = [jpeg(24, 16, seed) for seed in range(12)]
-    with closing(_new_database(folder / "app.db", _APP_SCHEMA)) as app, app:
+def make_tables(folder: Path) -> None:
+    """Make the database and the files that its rows name."""
+    pictures = small_pictures()
+    with closing(new_database(folder / "app.db", _APP_SCHEMA)) as app, app:
         app.executemany(
             "INSERT INTO businesses (id, name) VALUES (?, ?)", [(b.id, b.name) for b in BUSINESSES]
         )
         for business in BUSINESSES:
             _add_receipts(app, folder, business, business.receipts, pictures)
-        _add_sessions(app)
+        _add_sessions(app, 1, _SESSIONS)
         _add_images(app, folder, pictures)
-    _make_dossiers(folder / "dossiers_data", pictures)
-    with closing(_new_database(folder / "photos.db", _PHOTOS_SCHEMA)) as photos, photos:
-        _add_photos(photos, folder / "projects", pictures)
-    (folder / "bulkops.toml").write_text(CONFIG, encoding="utf-8")
 
 
-def top_up(folder: Path, business: Business) -> int:
+def top_up_receipts(folder: Path, business: Business) -> int:
     """Add receipts until the business has as many as at first; returns how many were added."""
     with closing(sqlite3.connect(folder / "app.db")) as app, app:
         missing = business.receipts - count_receipts(app, business)
         if missing > 0:
-            _add_receipts(app, folder, business, missing, [jpeg(24, 16, seed) for seed in range(12)])
+            _add_receipts(app, folder, business, missing, small_pictures())
     return max(missing, 0)
+
+
+def top_up_sessions(folder: Path) -> int:
+    """Add sessions while too few are open to be closed; returns how many were added."""
+    with closing(sqlite3.connect(folder / "app.db")) as app, app:
+        query = "SELECT count(*) FROM sessions WHERE status = 'open' AND deleted_at IS NULL"
+        if app.execute(query).fetchone()[0] >= _MIN_OPEN:
+            return 0
+        first: int = app.execute("SELECT coalesce(max(rowid), 0) + 1 FROM sessions").fetchone()[0]
+        _add_sessions(app, first, _SESSIONS // 2)
+    return _SESSIONS // 2
+
+
+def top_up_images(folder: Path) -> int:
+    """Add images until the largest client has as many as at first; returns how many were added."""
+    client, count = CLIENTS[0]
+    with closing(sqlite3.connect(folder / "app.db")) as app, app:
+        query = "SELECT count(*) FROM images WHERE client_id = ?"
+        missing = max(count - int(app.execute(query, (client,)).fetchone()[0]), 0)
+        # A number is never used twice: the files and rows of those that went may still come back.
+        query = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'images'"
+        last: int = app.execute(query).fetchone()[0] or 0
+        dice, pictures = dice_of(f"images {last}"), small_pictures()
+        for number in range(last + 1, last + 1 + missing):
+            _add_image(app, folder, client, number, pictures, dice)
+    return missing
 
 
 def count_receipts(app: sqlite3.Connection, business: Business) -> int:
@@ -252,19 +180,11 @@ def count_receipts(app: sqlite3.Connection, business: Business) -> int:
     return count
 
 
-def _new_database(path: Path, schema: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.executescript(schema)
-    return connection
-
-
 def _add_receipts(
     app: sqlite3.Connection, folder: Path, business: Business, count: int, pictures: list[bytes]
 ) -> None:
     first: int = app.execute("SELECT coalesce(max(id), 0) + 1 FROM receipts").fetchone()[0]
-    dice = random.Random(f"{business.id} {first}")  # noqa: S311  a demo wants the same dice every time
+    dice = dice_of(f"{business.id} {first}")
     for receipt in range(first, first + count):
         number = f"{business.id[:3].upper()}-{receipt:06}"
         at, vendor, cents = _receipt(app, dice, business, receipt, number)
@@ -274,7 +194,7 @@ def _add_receipts(
         if dice.random() < 0.15:
             files.append((f"{place}/{number}.jpg", "image/jpeg", dice.choice(pictures)))
         for path, media_type, content in files:
-            _write(folder / "storage" / path, content)
+            write(folder / "storage" / path, content)
             app.execute(
                 "INSERT INTO attachments (receipt_id, path, media_type, bytes) VALUES (?, ?, ?, ?)",
                 (receipt, path, media_type, len(content)),
@@ -285,7 +205,7 @@ def _receipt(
     app: sqlite3.Connection, dice: random.Random, business: Business, receipt: int, number: str
 ) -> tuple[str, str, int]:
     vendor, category = dice.choice(_VENDORS)
-    at, cents = _moment(dice), int(dice.lognormvariate(8.2, 1.1)) + 95
+    at, cents = moment(dice), int(dice.lognormvariate(8.2, 1.1)) + 95
     busy = business.careful and dice.random() < 0.004
     app.execute(
         "INSERT INTO receipts (id, business_id, number, vendor, category, amount_cents, currency, status,"
@@ -305,15 +225,10 @@ def _receipt(
     return at, vendor, cents
 
 
-def _moment(dice: random.Random) -> str:
-    at = _FIRST_DAY + timedelta(days=dice.randrange(_DAYS), seconds=dice.randrange(36_000))
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _add_sessions(app: sqlite3.Connection) -> None:
-    dice = random.Random("sessions")  # noqa: S311
-    for number in range(1, 241):
-        session, at = f"ses_{number:04}_{dice.randrange(16**8):08x}", _moment(dice)
+def _add_sessions(app: sqlite3.Connection, first: int, count: int) -> None:
+    dice = dice_of("sessions" if first == 1 else f"sessions {first}")
+    for number in range(first, first + count):
+        session, at = f"ses_{number:04}_{dice.randrange(16**8):08x}", moment(dice)
         status = "processing" if number % 60 == 0 else dice.choice(("open", "open", "closed", "archived"))
         app.execute(
             "INSERT INTO sessions (id, title, status, started_at, minutes) VALUES (?, ?, ?, ?, ?)",
@@ -326,53 +241,23 @@ def _add_sessions(app: sqlite3.Connection) -> None:
 
 
 def _add_images(app: sqlite3.Connection, folder: Path, pictures: list[bytes]) -> None:
-    dice = random.Random("images")  # noqa: S311
-    for client, count in _CLIENTS:
+    dice = dice_of("images")
+    for client, count in CLIENTS:
         for number in range(1, count + 1):
-            path = f"{client}/{number:05}.jpg"
-            _write(folder / "images" / path, pictures[number % len(pictures)])
-            app.execute(
-                "INSERT INTO images (client_id, path, width, height, created_at) VALUES (?, ?, 192, 128, ?)",
-                (client, path, _moment(dice)),
-            )
+            _add_image(app, folder, client, number, pictures, dice)
 
 
-def _make_dossiers(root: Path, pictures: list[bytes]) -> None:
-    dice = random.Random("dossiers")  # noqa: S311
-    for number, name in enumerate(_NAMES, 1):
-        dossier = root / f"D-{number:03}-{name}"
-        pages = dice.randrange(6, 15)
-        about = {"dossier": dossier.name, "opened": _moment(dice), "pages": pages}
-        _write(dossier / "dossier.json", json.dumps(about, indent=2).encode())
-        for page in range(pages):
-            _write(dossier / "scans" / f"page-{page + 1:02}.jpg", dice.choice(pictures))
-
-
-def _add_photos(photos: sqlite3.Connection, root: Path, pictures: list[bytes]) -> None:
-    dice = random.Random("photos")  # noqa: S311
-    for project in _PROJECTS:
-        for number in range(1, 17):
-            base = f"IMG_{number:04}"
-            has_raw = dice.random() < 0.75
-            _write(root / project / f"{base}.{dice.choice(('JPG', 'jpg'))}", dice.choice(pictures))
-            if has_raw:
-                _write(root / project / f"{base}.RAW", dice.randbytes(2048))
-            photos.execute(
-                "INSERT INTO photos (project, base, keep_jpg, jpg_available, keep_raw, raw_available)"
-                " VALUES (?, ?, ?, 1, ?, ?)",
-                (project, base, int(dice.random() < 0.8), int(has_raw and dice.random() < 0.5), int(has_raw)),
-            )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a new file; one that is there already is left as it is."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        fd = os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, flags, 0o644)
-    except FileExistsError:
-        return
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
+def _add_image(
+    app: sqlite3.Connection,
+    folder: Path,
+    client: str,
+    number: int,
+    pictures: list[bytes],
+    dice: random.Random,
+) -> None:
+    path = f"{client}/{number:05}.jpg"
+    write(folder / "images" / path, pictures[number % len(pictures)])
+    app.execute(
+        "INSERT INTO images (client_id, path, width, height, created_at) VALUES (?, ?, 192, 128, ?)",
+        (client, path, moment(dice)),
+    )
