@@ -76,6 +76,10 @@ class Client:
         """POST a JSON body and decode the answer; raises as `get` does."""
         return self._ask("POST", path, json={} if body is None else body, params=params)
 
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """PATCH ``path`` with a JSON body and decode the answer; raises as `get` does."""
+        return self._ask("PATCH", path, json=body)
+
     def delete(self, path: str) -> Any:
         """DELETE ``path``; raises as `get` does."""
         return self._ask("DELETE", path)

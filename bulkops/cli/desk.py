@@ -22,10 +22,18 @@ class Desk(Protocol):
     def job(self, job: str) -> dict[str, Any]: ...
     def job_errors(self, job: str) -> list[dict[str, Any]]: ...
     def report(self, job: str, *, form: str, outcome: str | None) -> Iterator[bytes]: ...
+    def artifact(self, artifact: str) -> dict[str, Any]: ...
+    def download(self, artifact: str) -> Iterator[bytes]: ...
     def keys(self) -> list[dict[str, Any]]: ...
     def create_key(self, body: dict[str, Any]) -> dict[str, Any]: ...
     def revoke_key(self, key: str) -> None: ...
     def cleanup(self, *, batch_size: int, max_attempts: int) -> dict[str, Any]: ...
+    def cleanup_stats(self) -> dict[str, Any]: ...
+    def cleanup_items(self, *, limit: int, page: str | None) -> dict[str, Any]: ...
+    def cleanup_requeue(self, entry: int) -> None: ...
+    def cleanup_drop(self, entry: int) -> None: ...
+    def trash(self, params: dict[str, Any]) -> dict[str, Any]: ...
+    def audit(self, params: dict[str, Any]) -> dict[str, Any]: ...
 
 
 class RemoteDesk:
@@ -50,6 +58,14 @@ class RemoteDesk:
         with self._client.stream(job_path(job, "report"), params) as chunks:
             yield from chunks
 
+    def artifact(self, artifact: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get(f"/api/artifacts/{quote(artifact, safe='')}")
+        return answer
+
+    def download(self, artifact: str) -> Iterator[bytes]:
+        with self._client.stream(f"/api/artifacts/{quote(artifact, safe='')}/download", {}) as chunks:
+            yield from chunks
+
     def keys(self) -> list[dict[str, Any]]:
         return _items(self._client.get("/api/keys", {"limit": 1000}))
 
@@ -64,6 +80,29 @@ class RemoteDesk:
         answer: dict[str, Any] = self._client.post(
             "/api/cleanup/run", params={"batch_size": batch_size, "max_attempts": max_attempts}
         )
+        return answer
+
+    def cleanup_stats(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get("/api/cleanup/stats")
+        return answer
+
+    def cleanup_items(self, *, limit: int, page: str | None) -> dict[str, Any]:
+        params = {"limit": limit} | ({"page": page} if page else {})
+        answer: dict[str, Any] = self._client.get("/api/cleanup/items", params)
+        return answer
+
+    def cleanup_requeue(self, entry: int) -> None:
+        self._client.post(f"/api/cleanup/items/{entry}/requeue")
+
+    def cleanup_drop(self, entry: int) -> None:
+        self._client.delete(f"/api/cleanup/items/{entry}")
+
+    def trash(self, params: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get("/api/trash", params)
+        return answer
+
+    def audit(self, params: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get("/api/audit", params)
         return answer
 
 

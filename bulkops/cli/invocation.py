@@ -7,6 +7,7 @@ the machine could read them.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from bulkops.client import Client, Endpoint, NoServer, is_loopback
 from bulkops.errors import BulkopsError, Refusal
 from bulkops.settings import Settings
 from bulkops.settings import load as load_settings
+from bulkops.sidecar.placing import recognise
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +30,8 @@ class Invocation:
 
     def __init__(self) -> None:
         self.config = Path("bulkops.toml")
+        #: Whether the config was named, rather than taken from where the command runs.
+        self.config_named = False
         self.url: str | None = None
         self.as_json = False
 
@@ -43,7 +47,11 @@ class Invocation:
             raise click.UsageError(
                 f"there is no {self.config}; make one with `bulkops init app.db`, or name one with --config"
             )
-        return load_settings(self.config, os.environ)
+        settings = recognise(load_settings(self.config, os.environ))
+        # A class that the file names may lie beside it; last, so that nothing of ours is hidden by it.
+        if str(settings.base) not in sys.path:
+            sys.path.append(str(settings.base))
+        return settings
 
     def client(self) -> Client:
         """Reach the server that `--url` names, else the one that runs for this config.
@@ -112,7 +120,8 @@ def _note_url(ctx: click.Context, _: click.Parameter, value: str | None) -> None
 
 def _note_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        ctx.ensure_object(Invocation).config = value
+        invocation = ctx.ensure_object(Invocation)
+        invocation.config, invocation.config_named = value, True
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)

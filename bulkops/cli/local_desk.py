@@ -5,9 +5,11 @@ The instance lock is held while the desk is open. Nothing is run here but what i
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -15,11 +17,14 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from bulkops.errors import Refusal
 from bulkops.models import JobsQuery, KeyBody
 from bulkops.runtime import Offline, open_offline
+from bulkops.service.artifacts import Download
 from bulkops.settings import Settings
 from bulkops.store import audit, credentials
 from bulkops.store.credentials import CredentialRow
 from bulkops.store.transaction import Tx
 from bulkops.web.people import check_key, key_view
+
+_CHUNK: Final = 1 << 18
 
 
 class LocalDesk:
@@ -51,6 +56,17 @@ class LocalDesk:
                 yield self._portal.call(chunks.__anext__)
             except StopAsyncIteration:
                 return
+
+    def artifact(self, artifact: str) -> dict[str, Any]:
+        return self._built(self._portal.call(self._offline.service.artifact, self._offline.caller, artifact))
+
+    def download(self, artifact: str) -> Iterator[bytes]:
+        async def begin() -> Download:
+            return await self._offline.service.download(self._offline.caller, artifact, take=True)
+
+        with os.fdopen(self._portal.call(begin).fd, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
 
     def keys(self) -> list[dict[str, Any]]:
         def read(connection: Any) -> list[CredentialRow]:
@@ -91,6 +107,27 @@ class LocalDesk:
             )
 
         return self._built(self._portal.call(run))
+
+    def cleanup_stats(self) -> dict[str, Any]:
+        return self._built(self._portal.call(self._offline.service.cleanup_stats, self._offline.caller))
+
+    def cleanup_items(self, *, limit: int, page: str | None) -> dict[str, Any]:
+        ask = partial(self._offline.service.cleanup_items, self._offline.caller, limit=limit, page=page)
+        return self._built(self._portal.call(ask))
+
+    def cleanup_requeue(self, entry: int) -> None:
+        self._portal.call(self._offline.service.cleanup_requeue, self._offline.caller, entry)
+
+    def cleanup_drop(self, entry: int) -> None:
+        self._portal.call(self._offline.service.cleanup_drop, self._offline.caller, entry)
+
+    def trash(self, params: dict[str, Any]) -> dict[str, Any]:
+        ask = partial(self._offline.service.trash, self._offline.caller, **params)
+        return self._built(self._portal.call(ask))
+
+    def audit(self, params: dict[str, Any]) -> dict[str, Any]:
+        ask = partial(self._offline.service.audit, self._offline.caller, **params)
+        return self._built(self._portal.call(ask))
 
     def _note(self, tx: Tx, verb: str, detail: dict[str, Any], *, tenant: str | None) -> None:
         audit.append(tx, user=self._offline.caller.user, tenant=tenant, verb=verb, detail=detail)

@@ -58,13 +58,20 @@ def note(text: str) -> None:
 
 
 def table(
-    titles: Sequence[str], rows: Sequence[Sequence[Any]], *, right: frozenset[int] = frozenset()
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    right: frozenset[int] = frozenset(),
+    fold: bool = True,
 ) -> None:
-    """Print rows under titles; columns in ``right`` are aligned to the right. Without rows, nothing."""
+    """Print rows under titles; columns in ``right`` are aligned to the right. Without rows, nothing.
+
+    Without ``fold`` a cell is never broken in two, so that a command in it can be copied from a narrow terminal.
+    """
     cells = [[clean(value) for value in row] for row in rows]
     if not cells:
         return
-    if sys.stdout.isatty():
+    if fold and sys.stdout.isatty():
         _draw(titles, cells, right)
         return
     widths = [max(len(row[i]) for row in [list(titles), *cells]) for i in range(len(titles))]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -12,12 +11,11 @@ import msgspec
 from bulkops import __version__
 from bulkops.cli import screen
 from bulkops.cli.invocation import Invocation, common_options, pass_invocation
+from bulkops.nimble import keep_the_loop_nimble
 from bulkops.settings import Settings
 
 if TYPE_CHECKING:
     from bulkops.cli.serving import Running
-
-_SWITCH_S: Final = 0.0005
 
 
 @click.command()
@@ -37,7 +35,7 @@ def serve(invocation: Invocation, *, host: str | None, port: int | None, open_pa
     from bulkops.cli.serving import serve_until_stopped  # noqa: PLC0415  late: the engine is slow to import
 
     def welcome(running: Running) -> None:
-        _keep_the_loop_nimble()
+        keep_the_loop_nimble()
         announce(settings, running, as_json=invocation.as_json)
         if open_page:
             click.launch(running.login_url)
@@ -48,17 +46,6 @@ def serve(invocation: Invocation, *, host: str | None, port: int | None, open_pa
         gc.enable()
     if not invocation.as_json:
         screen.note("stopped; unfinished jobs go on at the next start")
-
-
-def _keep_the_loop_nimble() -> None:
-    """Set what belongs to the whole process, and so to nobody who is mounted in another.
-
-    The default interval of 5 ms lets a thread that decodes ids hold the loop up; what the start made stays
-    for good, so that no collection has to look at it again.
-    """
-    sys.setswitchinterval(_SWITCH_S)
-    gc.freeze()
-    gc.enable()
 
 
 def at(settings: Settings, host: str | None, port: int | None) -> Settings:

@@ -71,8 +71,15 @@ def summary(job: dict[str, Any]) -> str:
         lines.append(f"  what failed: bulkops report {job['id']} --outcome failed")
     if "undo" in job["allowed_actions"]:
         lines.append(f"  put back with: bulkops undo {job['id']}  (until {job['undo_until']})")
-    lines += [f"  made {screen.clean(made['name'])}: {made['download_url']}" for made in job["artifacts"]]
+    lines += [_made(made) for made in job["artifacts"]]
     return "\n".join(lines)
+
+
+def _made(made: dict[str, Any]) -> str:
+    said = f"  made {screen.clean(made['name'])}"
+    if made["status"] != "ready":
+        return f"{said}: {made['status']}"
+    return f"{said}, {made['bytes']:,} bytes: bulkops download {made['id']}  (until {made['expires_at']})"
 
 
 def _took(job: dict[str, Any]) -> str:
