@@ -74,12 +74,13 @@ async def run_job(runtime: Runtime, **body: Any) -> Ran:
     accepted_s = time.perf_counter() - began
     if view.outcome != "ok":
         raise RuntimeError(f"the job ended {view.status} {view.outcome}: {view.status_reason} {view.error}")
-    return Ran(accepted_s, await _seconds_under_work(runtime, view.id), view)
+    return Ran(accepted_s, await seconds_under_work(runtime, view.id), view)
 
 
 _SPAN: Final = "SELECT finished_ms - started_ms FROM jobs WHERE id = :id"
 
 
-async def _seconds_under_work(runtime: Runtime, job_id: str) -> float:
+async def seconds_under_work(runtime: Runtime, job_id: str) -> float:
+    """Return how long a job took from its start, once its manifest was frozen."""
     row = await runtime.store.read(lambda c: c.execute(_SPAN, {"id": job_id}).fetchone())
     return max(1, int(row[0])) / 1000

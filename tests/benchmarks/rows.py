@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.benchmarks import (
+    exports,
     files,
     latency,
     loop_delay,
@@ -30,6 +31,8 @@ BENCHMARKS: Final = {
         Benchmark("small", latency.small_job),
         Benchmark("polite", neighbours.politeness),
         Benchmark("files", files.removal),
+        Benchmark("folders", files.folders),
+        Benchmark("exports", exports.against_sqlite),
         Benchmark("memory", memory.jobs),
         Benchmark("sockets", sockets.fan_out),
         Benchmark("ready", start_up.ready),
