@@ -160,6 +160,22 @@ async def test_a_file_that_was_replaced_is_not_touched(tmp_path: Path) -> None:
     await target.close()
 
 
+async def test_a_replacement_is_read_at_once_and_written_once_it_is_accepted(tmp_path: Path) -> None:
+    script = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)"
+    target = Target(make_database(tmp_path / "app.db", script, wal=False))
+    await turn(target, insert(1))
+    make_database(tmp_path / "other.db", script).replace(target.path)
+    assert await target.read(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (0,)
+    target.accept_replacement()
+    assert await turn(target, insert(7)) == 1
+    assert execute(target.path, "SELECT count(*) FROM t") == [(1,)]
+    assert target.wal
+    make_database(tmp_path / "third.db", script).replace(target.path)
+    with pytest.raises(Halt):  # what was accepted was that one file
+        await turn(target, insert(8))
+    await target.close()
+
+
 async def test_a_missing_file_is_never_made_and_may_come_later(tmp_path: Path) -> None:
     target = Target(tmp_path / "app.db")
     with pytest.raises(Halt) as raised:

@@ -115,6 +115,12 @@ async def test_a_job_whose_file_is_replaced_is_paused_with_the_reason(
     assert paused.status_reason is not None
     assert paused.status_reason.code == "TARGET_REPLACED"
     assert execute(tmp_path / "app.db", "SELECT count(*) FROM t") == [(100,)]
+    await runtime.service.resume(OWNER, job)
+    await runtime.service.tune(OWNER, job, KnobsBody(batch_size=100))
+    ended = await rested(runtime, job)
+    assert (ended.status, ended.total) == ("completed", 100)
+    left = execute(tmp_path / "app.db", "SELECT count(*) FROM t")
+    assert left == [(paused.processed,)]  # those that were done in the file that is away now
 
 
 async def test_a_table_that_changes_under_a_job_pauses_it(runtime: Runtime, tmp_path: Path) -> None:

@@ -71,6 +71,26 @@ def translate(error: sqlite3.Error, path: Path) -> Halt:
     return Transient("IO_ERROR", name)
 
 
+class _Reader:
+    """A connection that reads, and the file it has open."""
+
+    def __init__(self, database: Database, identity: tuple[int, int] | None) -> None:
+        self.database = database
+        self._identity = identity
+
+    @classmethod
+    async def open(cls, path: Path) -> _Reader:
+        identity = file_identity(path)
+        return cls(await Database.open(lambda: open_connection(path, readonly=True)), identity)
+
+    async def follow(self, path: Path) -> None:
+        """Open what stands at the path, when that is another file by now."""
+        standing = file_identity(path)
+        if standing not in (None, self._identity):
+            await self.database.reopen()
+            self._identity = standing
+
+
 class Target:
     """One database file; opened on first use, all its write turns taken one after another."""
 
@@ -80,9 +100,10 @@ class Target:
         #: Counts our own write turns: with SQLite's data_version it tells whether anything changed.
         self.turns = 0
         self._identity: tuple[int, int] | None = None
+        self._accepted = False
         self._writer: Database | None = None
-        self._readers: list[Database] = []
-        self._free: list[Database] = []
+        self._readers: list[_Reader] = []
+        self._free: list[_Reader] = []
         self._vacancy = anyio.Semaphore(_READERS)
         self._opening = asyncio.Lock()
         self._lane = Lane()
@@ -114,7 +135,7 @@ class Target:
                 raise translate(error, self.path) from error
             try:
                 while len(self._readers) < _READERS:
-                    reader = await Database.open(lambda: open_connection(self.path, readonly=True))
+                    reader = await _Reader.open(self.path)
                     self._readers.append(reader)
                     self._free.append(reader)
                 self.wal = await writer.run(_journal_mode) == "wal"
@@ -127,14 +148,20 @@ class Target:
 
     async def close(self) -> None:
         """Close every connection; one that was never opened is fine."""
-        for database in (*self._readers, *([self._writer] if self._writer else [])):
-            await database.close()
+        for reader in self._readers:
+            await reader.database.close()
+        if self._writer is not None:
+            await self._writer.close()
         self._readers, self._free, self._writer = [], [], None
+
+    def accept_replacement(self) -> None:
+        """Let the next turn take the file that stands at the path by then; until then it stays with the first."""
+        self._accepted = True
 
     async def read(
         self, work: Callable[[sqlite3.Connection], T], *, deadline_s: float = READ_DEADLINE_S
     ) -> T:
-        """Run ``work`` on a reader inside one read transaction.
+        """Run ``work`` on a reader inside one read transaction, of the file that stands at the path now.
 
         Raises:
             DeadlineError: it took longer than ``deadline_s``.
@@ -155,7 +182,8 @@ class Target:
         async with self._vacancy:
             reader = self._free.pop()
             try:
-                return await reader.run(unit)
+                await reader.follow(self.path)
+                return await reader.database.run(unit)
             except sqlite3.Error as error:
                 if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
                     raise DeadlineError from error
@@ -223,7 +251,7 @@ class Target:
             await self.open()
             writer = self._writer
             assert writer is not None
-            self._check_same_file()
+            await self._check_same_file()
             try:
                 result, hold_s = await writer.run(
                     lambda connection: self._turn(
@@ -302,9 +330,14 @@ class Target:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
-    def _check_same_file(self) -> None:
-        if file_identity(self.path) != self._identity:
-            raise Halt("TARGET_REPLACED", f"{self.path.name} was replaced or removed while jobs ran")
+    async def _check_same_file(self) -> None:
+        standing = file_identity(self.path)
+        if standing != self._identity:
+            if standing is None or not self._accepted:
+                raise Halt("TARGET_REPLACED", f"{self.path.name} was replaced or removed while jobs ran")
+            await self._reopen()
+            self._identity = standing
+        self._accepted = False
 
     async def _after_error(self, error: sqlite3.Error) -> None:
         if is_untrusted(error):
@@ -317,6 +350,7 @@ class Target:
             self.turns += 1
             try:
                 await self._writer.reopen()
+                self.wal = await self._writer.run(_journal_mode) == "wal"
             except sqlite3.Error as error:
                 # The next turn opens it again; readers may be in use and stay.
                 self._writer = None

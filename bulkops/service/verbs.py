@@ -14,19 +14,21 @@ import anyio
 import msgspec
 
 from bulkops import accounting
-from bulkops.errors import Refusal, invalid_field
+from bulkops.errors import ConfigError, Halt, Refusal, invalid_field
 from bulkops.ids import new_id
 from bulkops.models import Caller, JobView, KnobsBody, RetryBody, UndoBody
 from bulkops.operations import MAX_IDS, PRIORITY_MAX, PRIORITY_USER, RANGES, has_role
 from bulkops.progress import Progress
-from bulkops.runner import House
+from bulkops.resources.contract import Resource
+from bulkops.runner import House, sweep_drafts
 from bulkops.service.access import Access, require_action
+from bulkops.service.artifacts import views_of
 from bulkops.service.reads import visible_job
 from bulkops.service.starts import Starts, check_exclusive, check_queue
 from bulkops.service.views import Moment, can_undo, job_view
 from bulkops.settings import Settings
 from bulkops.states import TERMINAL, Status, allowed_actions
-from bulkops.store import events, jobs
+from bulkops.store import events, jobs, tasks
 from bulkops.store.audit import append as audit
 from bulkops.store.idempotency import Idempotency
 from bulkops.store.jobs import JobRow, Knobs, Selection
@@ -78,7 +80,8 @@ class Verbs:
         return view
 
     def _view(self, tx: Tx, job: JobRow) -> JobView:
-        return job_view(job, Moment(events.cursor(tx.connection), tx.now_ms), self._progress)
+        made = views_of(tx.connection, job, tx.now_ms)
+        return job_view(job, Moment(events.cursor(tx.connection), tx.now_ms), self._progress, artifacts=made)
 
     async def pause(self, caller: Caller, job_id: str) -> JobView:
         """Pause a job after its current batch, at once when nobody works on it.
@@ -101,7 +104,7 @@ class Verbs:
         return await self._act(caller, job_id, "pause", work)
 
     async def resume(self, caller: Caller, job_id: str) -> JobView:
-        """Put a paused or failed job back in line.
+        """Put a paused or failed job back in line; one whose target was replaced takes the new one.
 
         Raises:
             Refusal: ``NOT_FOUND``, ``FORBIDDEN``, ``ILLEGAL_TRANSITION``, ``JOB_ACTIVE``.
@@ -112,8 +115,16 @@ class Verbs:
                 return None
             if job.status is Status.FAILED and job.exclusive:
                 check_exclusive(tx.connection, job)
+            if job.task_id is not None:
+                tasks.reopen(tx, job.task_id)
             return jobs.resume(tx, job.id) or _impossible(job, "resume", tx.now_ms)
 
+        job = await self._store.read(lambda connection: visible_job(connection, caller, job_id))
+        resource = self._house.resources.get(job.resource)
+        if resource is not None:
+            await _require_still(caller, resource, job)
+            if job.status_code == "TARGET_REPLACED":
+                await resource.close()
         return await self._act(caller, job_id, "resume", work)
 
     async def cancel(self, caller: Caller, job_id: str, *, force: bool = False) -> JobView:
@@ -134,6 +145,8 @@ class Verbs:
             return moved or _impossible(job, "cancel", tx.now_ms)
 
         view = await self._act(caller, job_id, "cancel", work)
+        if view.terminal:
+            await sweep_drafts(self._house)
         return await self._force(caller, job_id) if force and not view.terminal else view
 
     async def _force(self, caller: Caller, job_id: str) -> JobView:
@@ -227,6 +240,7 @@ class Verbs:
             task_id=job.task_id,
             task_type=job.task_type,
             project=job.project,
+            source=job.source,
             status=Status.PREPARING,
             priority=PRIORITY_USER,
             exclusive=job.exclusive and not undo,
@@ -271,6 +285,21 @@ class Verbs:
             return self._starts.answer(tx, fresh, once), True
 
         return await self._store.write(unit)
+
+
+async def _require_still(caller: Caller, resource: Resource, job: JobRow) -> None:
+    """Refuse who may not start this action any more; one that cannot be looked up now cannot be done now either.
+
+    Raises:
+        Refusal: ``FORBIDDEN``.
+    """
+    _require_operator(caller)
+    try:
+        await resource.open()
+    except (Halt, ConfigError):
+        return
+    if job.action in resource.action_names():
+        require_action(caller, resource, job.action, job.options)
 
 
 def _require_operator(caller: Caller) -> None:
