@@ -53,7 +53,10 @@ async def test_a_caller_sees_the_actions_of_his_role(house: Offline) -> None:
     def actions(found: list[dict[str, Any]]) -> dict[str, list[str]]:
         return {each["name"]: [action["name"] for action in each["actions"]] for each in found}
 
-    assert actions(await house.service.catalog(OWNER)) == {"things": ["delete", "close"], "view": []}
+    assert actions(await house.service.catalog(OWNER)) == {
+        "things": ["delete", "close", "export"],
+        "view": [],
+    }
     assert actions(await house.service.catalog(a_caller(role="viewer", tenant="a"))) == {"things": []}
 
 
@@ -95,6 +98,16 @@ async def test_a_preview_of_many_counts_all_and_shows_some(house: Offline, tmp_p
     assert [each.code for each in found.warnings] == ["CONFIRMATION_REQUIRED"]
     assert found.estimated_seconds > 0
     assert dump(tmp_path / "app.db") == before
+
+
+async def test_a_preview_of_many_tells_why_the_unfit_ones_beyond_the_first_thousand_are(
+    house: Offline,
+) -> None:
+    found = await preview(house, action="delete", all=True, exclude_ids=[str(n) for n in range(10, 1001, 10)])
+    unfit = [each.id for each in found.ineligible]
+    assert unfit == [str(n) for n in range(1010, 1201, 10)]
+    assert found.ineligible_count == len(unfit)
+    assert {each.code for each in found.ineligible} == {"INELIGIBLE"}
 
 
 async def test_what_a_start_would_refuse_for_now_is_a_warning(house: Offline) -> None:

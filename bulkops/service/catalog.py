@@ -9,16 +9,18 @@ from typing import Any, Final
 import msgspec
 
 from bulkops import freezer
+from bulkops.drafting import making_of
 from bulkops.errors import Refusal
 from bulkops.ids import wire_id
-from bulkops.labels import humanise
+from bulkops.labels import humanise, task_label
 from bulkops.models import Caller, Caution, Impact, ItemsQuery, Preview, Rejected, StartBody, ValidateBody
 from bulkops.operations import MAX_ATOMIC_ITEMS, MAX_IDS, may_act
-from bulkops.resources.contract import Browse, Found, Query, Resource, Tally
+from bulkops.resources.contract import Browse, Found, Query, Resource, Tally, Tasked
 from bulkops.resources.target import DeadlineError
 from bulkops.service.access import Access, reaching, require_action
+from bulkops.service.artifacts import check_storage
 from bulkops.service.pages import check_limit, page_of, read_token, write_token
-from bulkops.service.selections import Chosen, Looked, check_count, choose, look
+from bulkops.service.selections import COUNT_S, Chosen, Looked, check_count, choose, look
 from bulkops.service.starts import check_exclusive, check_rate, check_wishes, confirmation_required, knobs_of
 from bulkops.settings import ActionSettings, Settings
 from bulkops.states import Status
@@ -27,7 +29,6 @@ from bulkops.store.jobs import JobRow, Selection
 from bulkops.store.store import Store
 
 _SHOWN: Final = 100
-_COUNT_S: Final = 2.0
 #: What a job manages when nothing holds it back, items a second; estimates only.
 _SPEED: Final = 40_000
 _OVERHEAD_S: Final = 0.05
@@ -55,7 +56,7 @@ class Catalog:
         """
         grant = await self._access.grant(caller, name)
         with reaching():
-            counts = await grant.resource.counts(grant.tenant, _COUNT_S)
+            counts = await grant.resource.counts(grant.tenant, COUNT_S)
         return {
             **_describe(caller, grant.resource),
             "counts": counts,
@@ -104,7 +105,7 @@ class Catalog:
         with reaching():
             await resource.check(query)
             chosen = await choose(self._store, caller, resource, start, query, now_ms)
-            looked = await look(resource, chosen, thoroughly=True)
+            looked = await look(resource, chosen, count_s=COUNT_S)
             settings = resource.action_settings(body.action)
             cautions = await self._cautions(resource, body, settings, looked, grant.tenant, now_ms)
             return await self._preview(resource, chosen, looked, body, settings, cautions)
@@ -144,7 +145,7 @@ class Catalog:
 
     async def _survey_upload(self, resource: Resource, chosen: Chosen, selection_id: str) -> Survey:
         """Look at an uploaded list, chunk by chunk, for two seconds; beyond, its numbers are null."""
-        until = time.monotonic() + _COUNT_S
+        until = time.monotonic() + COUNT_S
         whole: Survey | None = None
         first = 0
         while wires := await self._store.read(
@@ -191,6 +192,10 @@ class Catalog:
                 await self._store.read(check)
             except Refusal as refusal:
                 cautions.append(_caution(refusal))
+        if making_of(resource, body.action, body.options) is not None:
+            await self._store.read(
+                lambda connection: check_storage(connection, self._settings.server, tenant)
+            )
         if settings.max_items is not None and (looked.matched or 0) > settings.max_items:
             raise Refusal("TOO_MANY_ITEMS", f"this action takes at most {settings.max_items} items")
         if body.atomic and (looked.matched or 0) > MAX_ATOMIC_ITEMS:
@@ -214,16 +219,30 @@ async def _survey(resource: Resource, chosen: Chosen, looked: Looked) -> Survey:
     found = looked.found
     cautions: list[Caution] = []
     sample: list[dict[str, Any]] = []
-    tally = None if found is not None else await resource.tally(query, _COUNT_S)
+    tally = None if found is not None else await resource.tally(query, COUNT_S)
     try:
         if found is None:
             found = await resource.select(query, MAX_IDS)
+            found += await _further_unfit(resource, query, found, tally)
         sample = await resource.sample(query, _SHOWN)
-        impact, cautions = await resource.impact(query, _COUNT_S)
+        impact, cautions = await resource.impact(query, COUNT_S)
     except DeadlineError:
         impact, cautions = Impact({}, None, None), [_PARTIAL]
     seen = _of_found(found or [], sample, impact, cautions)
     return seen if tally is None else msgspec.structs.replace(seen, tally=tally)
+
+
+async def _further_unfit(
+    resource: Resource, query: Query, seen: list[Found], tally: Tally | None
+) -> list[Found]:
+    """Look for items that are unfit beyond the first thousand: a preview that counts them tells why."""
+    known = {wire_id(each.id) for each in seen if each.code is not None}
+    if tally is None or tally.matched is None or tally.eligible is None:
+        return []
+    if tally.matched - tally.eligible == len(known):
+        return []
+    found = await resource.select(msgspec.structs.replace(query, unfit_only=True), MAX_IDS)
+    return [each for each in found if each.code is not None and wire_id(each.id) not in known]
 
 
 def _of_found(
@@ -300,13 +319,25 @@ def _describe(caller: Caller, resource: Resource) -> dict[str, Any]:
         "actions": [
             _describe_action(resource, action)
             for action in resource.action_names()
-            if may_act(
-                caller,
-                roles=resource.action_settings(action).roles,
-                reversible=not resource.is_final(action, {}),
-            )
+            if _may(caller, resource, action)
         ],
+        "tasks": _describe_tasks(caller, resource),
     }
+
+
+def _may(caller: Caller, resource: Resource, action: str) -> bool:
+    roles = resource.action_settings(action).roles
+    return may_act(caller, roles=roles, reversible=not resource.is_final(action, {}))
+
+
+def _describe_tasks(caller: Caller, resource: Resource) -> list[dict[str, str]]:
+    """List the tasks that this caller may begin with an action of the resource; most resources have none."""
+    types = resource.task_types() if isinstance(resource, Tasked) else {}
+    return [
+        {"type": name, "label": task_label(name)}
+        for name, action in types.items()
+        if _may(caller, resource, action)
+    ]
 
 
 def _describe_action(resource: Resource, action: str) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from bulkops.store.store import Store
 _KINDS: Final = ("ids", "filter", "all", "selection_id")
 _MAX_EXCLUDED: Final = 10_000
 #: How long acceptance may count; beyond, the number is told when the manifest is frozen.
-_COUNT_S: Final = 0.01
-_COUNT_FOR_CHECK_S: Final = 2.0
+#: How long to count when an answer hangs on the number, and when the job can check it as well, later.
+COUNT_S: Final = 2.0
+COUNT_BRIEFLY_S: Final = 0.01
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +100,10 @@ def _ids(resource: Resource, wires: list[WireId], pointer: str, limit: int) -> t
     return list(ids.values()), len(wires) - len(ids)
 
 
-async def look(resource: Resource, chosen: Chosen, *, thoroughly: bool) -> Looked:
-    """Look at a selection once: all of it when it is small, else how much it is, under a deadline.
+async def look(resource: Resource, chosen: Chosen, *, count_s: float) -> Looked:
+    """Look at a selection once: all of it when it is small, else how much it is, within ``count_s`` seconds.
 
-    ``thoroughly`` allows two seconds for counting, because an answer hangs on the number.
+    With 0 a large selection is not counted.
     """
     if chosen.selection_id is not None:
         return Looked(None, chosen.uploaded if not chosen.query.exclude else None)
@@ -115,7 +116,9 @@ async def look(resource: Resource, chosen: Chosen, *, thoroughly: bool) -> Looke
         return Looked(None, None)
     if len(found) <= MAX_IDS:
         return Looked(found, len(found))
-    tally = await resource.tally(chosen.query, _COUNT_FOR_CHECK_S if thoroughly else _COUNT_S)
+    if not count_s:
+        return Looked(None, None)
+    tally = await resource.tally(chosen.query, count_s)
     return Looked(None, tally.matched)
 
 
