@@ -6,13 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bulkops.batch import Batch as Batch
+    from bulkops.batch import Item as Item
     from bulkops.embedding import Bulkops as Bulkops
     from bulkops.models import Caller as Caller
+    from bulkops.resources.custom.authoring import Scope as Scope
+    from bulkops.resources.custom.authoring import action as action
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "Bulkops", "Caller", "__version__"]
+__all__ = ["Batch", "Bulkops", "Caller", "Item", "Scope", "__version__", "action"]
 
-_PLACES = {"Batch": "bulkops.batch", "Bulkops": "bulkops.embedding", "Caller": "bulkops.models"}
+_PLACES = {
+    "Batch": "bulkops.batch",
+    "Bulkops": "bulkops.embedding",
+    "Caller": "bulkops.models",
+    "Item": "bulkops.batch",
+    "Scope": "bulkops.resources.custom.authoring",
+    "action": "bulkops.resources.custom.authoring",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,13 +19,13 @@ _MAX_MESSAGE: Final = 500
 class Item(msgspec.Struct, frozen=True, eq=False):
     """One item: its id on the wire, its row as it was read for this batch, and whose it is.
 
-    ``row`` holds all columns of a table's row, and is empty where items are not rows. Changing it changes
-    nothing but itself.
+    ``row`` holds all columns of a table's row, and whatever a resource made in Python puts there. Changing it
+    changes nothing but itself.
     """
 
     id: str
-    row: dict[str, Any]
-    tenant: str | None
+    row: dict[str, Any] = {}
+    tenant: str | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):

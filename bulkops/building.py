@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bulkops.cleaner import Depot, SharedAmong
 from bulkops.errors import ConfigError
+from bulkops.resources.calling import HostAction
 from bulkops.resources.contract import Resource
-from bulkops.resources.hosted import HostAction, HostedTable
+from bulkops.resources.hosted import HostedTable
 from bulkops.resources.storage import LocalStorage, load_storage, protect
 from bulkops.resources.table.resource import TableResource
 from bulkops.resources.target import Target
 from bulkops.settings import ResourceSettings, Settings
+
+if TYPE_CHECKING:
+    from bulkops.resources.folder.taking import Named
 
 #: Actions of a host application, by resource and name.
 HostedActions = Mapping[str, Mapping[str, HostAction]]
@@ -31,8 +36,12 @@ class Estate(msgspec.Struct, frozen=True):
     targets: dict[Path, Target]
 
 
-def build(settings: Settings, hosted: HostedActions | None = None) -> Estate:
-    """Build everything the settings declare; ``hosted`` are the host application's own actions, by resource.
+def build(
+    settings: Settings, hosted: HostedActions | None = None, made: Mapping[str, object] | None = None
+) -> Estate:
+    """Build everything the settings declare.
+
+    ``hosted`` are the host application's own actions, ``made`` its own resources, both by resource.
 
     Raises:
         ConfigError: an unknown kind, a storage that cannot be made.
@@ -40,11 +49,15 @@ def build(settings: Settings, hosted: HostedActions | None = None) -> Estate:
     estate = Estate({}, {}, {})
     columns = _FileColumns(settings)
     for name, resource in settings.resources.items():
-        if resource.kind != "table":
-            raise ConfigError(
-                f"resources.{name}.kind", f"{resource.kind!r} is not supported by this version; tables are"
-            )
-        _add_table(settings, estate, columns, name, resource, (hosted or {}).get(name, {}))
+        own = (hosted or {}).get(name, {})
+        if resource.kind == "table":
+            _add_table(settings, estate, columns, name, resource, own)
+        elif resource.kind == "folder":
+            _add_folder(settings, estate, columns, name, resource)
+        elif resource.kind == "photos":
+            _add_photos(settings, estate, columns, name, resource, own)
+        else:
+            _add_custom(estate, name, resource, own, (made or {}).get(name))
     return estate
 
 
@@ -56,6 +69,12 @@ class _FileColumns:
         files = [settings.data_dir, *([settings.file] if settings.file else [])]
         databases = {settings.path(each.database) for each in settings.resources.values() if each.database}
         self.forbidden = protect(files, databases=[settings.database, *databases])
+        roots = [settings.path(root) for each in settings.resources.values() for root in _roots(each)]
+        # What acts on whole folders must not take along what others live in, or where it lives itself.
+        self.forbidden_within = protect(
+            files, databases=[settings.database, *databases],
+            within=[*files, settings.database, *databases, *roots],
+        )  # fmt: skip
 
     def add(self, place: Path | str, table: TableResource, storage: str) -> SharedAmong:
         """Note a column; return how to ask which paths rows still name, in any column of the same place.
@@ -73,6 +92,20 @@ class _FileColumns:
             return found
 
         return shared
+
+    def naming(self, place: Path | str) -> Named:
+        """Return how to ask which entries of a root are files that rows name, or folders that hold one."""
+        columns = self._by_place.setdefault(place, [])
+
+        async def named(names: Sequence[bytes]) -> set[bytes]:
+            found: set[bytes] = set()
+            for other, storage in columns:
+                await other.open()
+                found |= await other.shared_paths(storage, names)
+                found |= await other.shared_folders(storage, names)
+            return found
+
+        return named
 
 
 def _add_table(
@@ -103,7 +136,67 @@ def _add_table(
             where, storage_name, settings.path(root), settings.data_dir, columns.forbidden
         )
         local[storage_name] = storage
-        estate.depots[storage_name] = Depot(storage, columns.add(root, table, storage_name))
+        estate.depots[storage_name] = Depot(
+            storage, columns.add(settings.path(root).resolve(), table, storage_name)
+        )
+
+
+def _add_folder(
+    settings: Settings, estate: Estate, columns: _FileColumns, name: str, resource: ResourceSettings
+) -> None:
+    from bulkops.resources.folder.resource import FolderResource  # noqa: PLC0415  late, as all kinds but tables:
+    from bulkops.resources.folder.storage import FolderStorage  # noqa: PLC0415  most houses have no other
+
+    root = settings.path(resource.root or "")
+    storage = FolderStorage.open(
+        f"resources.{name}.root", name, root, settings.data_dir, columns.forbidden_within
+    )
+    estate.depots[name] = Depot(storage)
+    estate.resources[name] = FolderResource(name, resource, storage, columns.naming(root.resolve()))
+
+
+def _add_photos(
+    settings: Settings,
+    estate: Estate,
+    columns: _FileColumns,
+    name: str,
+    resource: ResourceSettings,
+    hosted: Mapping[str, HostAction],
+) -> None:
+    from bulkops.resources.photos.projects import Projects  # noqa: PLC0415  late, as folders
+    from bulkops.resources.photos.resource import PhotosResource  # noqa: PLC0415
+
+    if hosted:
+        raise ConfigError(
+            f"resources.{name}", "actions of the application's own act on tables, not on photos"
+        )
+    path = settings.path(resource.database or "").resolve()
+    target = estate.targets.setdefault(path, Target(path))
+    root = settings.path(resource.root or "")
+    projects = Projects.open(f"resources.{name}.root", root, columns.forbidden)
+    estate.resources[name] = PhotosResource(
+        name, resource, target, projects, trash_days=settings.server.trash_days
+    )
+
+
+def _add_custom(
+    estate: Estate,
+    name: str,
+    resource: ResourceSettings,
+    hosted: Mapping[str, HostAction],
+    made: object | None,
+) -> None:
+    from bulkops.resources.custom.declaration import load, read_declaration  # noqa: PLC0415  late, as folders
+    from bulkops.resources.custom.resource import CustomResource  # noqa: PLC0415
+
+    where = f"resources.{name}"
+    thing = load(f"{where}.kind", resource.kind, resource.settings) if made is None else made
+    declaration = read_declaration(where, thing, resource)
+    estate.resources[name] = CustomResource(name, resource, declaration, hosted)
+
+
+def _roots(resource: ResourceSettings) -> list[str]:
+    return [root for root in (resource.root, *(child.root for child in resource.children)) if root]
 
 
 def _file_columns(name: str, resource: ResourceSettings) -> list[tuple[str, str, str | None, str | None]]:

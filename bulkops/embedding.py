@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 from urllib.parse import quote
 
 import msgspec
@@ -24,21 +24,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bulkops.errors import ConfigError, Refusal, StartRefused, did_you_mean, invalid_field
 from bulkops.models import Caller, JobView, StartBody
 from bulkops.models import Id as WireId
-from bulkops.resources import host_options, hosted
-from bulkops.resources.hosted import Function, HostAction
+from bulkops.resources import calling, host_options
+from bulkops.resources.calling import Function, HostAction
+from bulkops.resources.custom import declaration
+from bulkops.resources.hosted import BUILT_IN
 from bulkops.runtime import Runtime, open_runtime
-from bulkops.settings import Settings, from_dict, read_action
+from bulkops.settings import Settings, from_dict, read_action, read_resource
 from bulkops.settings import load as load_settings
 from bulkops.web import problems
 from bulkops.web.app import build_app
 from bulkops.web.authentication import Authenticate
 
+C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Function)
 
 _NOT_RUNNING: Final = (
     "bulkops does not run: give the application lifespan=bulk.lifespan, "
     "or enter `async with bulk.lifespan(app)` in its own"
 )
+_OUR_KINDS: Final = frozenset({"table", "folder", "photos"})
 _log = logging.getLogger("bulkops.embedding")
 
 
@@ -67,6 +71,7 @@ class Bulkops:
         self.settings = settings
         self._authenticate = authenticate
         self._actions: dict[str, dict[str, HostAction]] = {}
+        self._made: dict[str, object] = {}
         self._runtime: Runtime | None = None
         self._inner: ASGIApp | None = None
         self._app = _Mounted(self)
@@ -80,6 +85,41 @@ class Bulkops:
 
         """
         return cls(load_settings(Path(file), os.environ), authenticate=authenticate)
+
+    @overload
+    def resource(self, name: str, **settings: Any) -> Callable[[C], C]: ...
+
+    @overload
+    def resource(self, name: str, thing: object, **settings: Any) -> object: ...
+
+    def resource(self, name: str, thing: object = None, **settings: Any) -> object:
+        """Declare a resource made in Python: an object, a class that is made without arguments, or a decorator's class.
+
+        ``settings`` are those of ``[resources.<name>]``: ``tenant``, ``label``, ``search``, ``protect``, ``shared``,
+        ``actions`` …; they go over what the class says of itself. What the class is to offer: see `action`
+        of this package, and the README. Returns what was given.
+
+        Raises:
+            ConfigError: the name is taken, a setting impossible, the class no such class, or bulkops runs already.
+
+        """
+        if thing is None:
+            return lambda cls: self.resource(name, cls, **settings)
+        where = f"resource {name}"
+        if name in self.settings.resources:
+            raise ConfigError(where, "there is a resource of that name already")
+        if self._runtime is not None:
+            raise ConfigError(where, "bulkops runs already; declare resources before its lifespan begins")
+        cls = thing if isinstance(thing, type) else type(thing)
+        kind = f"{cls.__module__}:{cls.__name__}"
+        declared = read_resource(where, name, {"kind": kind, **settings})
+        found = declaration.make(where, kind, thing, declared.settings if cls is thing else {})
+        declaration.read_declaration(where, found, declared)
+        self._made[name] = found
+        self.settings = msgspec.structs.replace(
+            self.settings, resources={**self.settings.resources, name: declared}
+        )
+        return thing
 
     def action(
         self,
@@ -128,9 +168,10 @@ class Bulkops:
 
         def declare(function: F) -> F:
             self._check_place(where, resource, name)
-            self._actions.setdefault(resource, {})[name] = hosted.declare(
+            self._actions.setdefault(resource, {})[name] = calling.declare(
                 where, name, function,
                 undo=undo, options=declared, settings=settings, timeout_s=timeout_s, retries=retries,
+                taken=BUILT_IN if self.settings.resources[resource].kind in _OUR_KINDS else (),
             )  # fmt: skip
             return function
 
@@ -161,7 +202,7 @@ class Bulkops:
         """
         if self._runtime is not None:
             raise StartRefused("already_running", "this bulkops runs already")
-        async with open_runtime(self.settings, hosted=self._actions) as runtime:
+        async with open_runtime(self.settings, hosted=self._actions, made=self._made) as runtime:
             self._inner = build_app(runtime, authenticate=self._authenticated)
             self._runtime = runtime
             try:
@@ -179,6 +220,10 @@ class Bulkops:
         if not isinstance(caller, Caller):
             raise TypeError(
                 f"authenticate returned {type(caller).__name__}; a bulkops.Caller or None is needed"
+            )
+        if not caller.user or caller.tenant == "":
+            raise ValueError(
+                "authenticate returned a Caller without a name or tenant; tenant None is for all"
             )
         return msgspec.structs.replace(caller, roles=frozenset(caller.roles))
 
@@ -236,6 +281,16 @@ class Bulkops:
 
         """
         return await self._running().service.job(_owner("host"), job_id, wait_s=wait_s)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The running house, for tools and tests.
+
+        Raises:
+            RuntimeError: the lifespan is not entered.
+
+        """
+        return self._running()
 
     def _running(self) -> Runtime:
         if self._runtime is None:

@@ -34,6 +34,7 @@ REFUSALS: Final[dict[str, tuple[int, str]]] = {
     "UNDO_EXPIRED": (410, "The time to undo is over"),
     "TOO_LARGE": (413, "Too large"),
     "UNSUPPORTED_MEDIA_TYPE": (415, "Unsupported media type"),
+    "RANGE_NOT_SATISFIABLE": (416, "Nothing of the file is in that range"),
     "WRONG_HOST": (421, "Wrong host"),
     "INVALID_FIELD": (422, "A field is not valid"),
     "EMPTY_SELECTION": (422, "Nothing is selected"),

@@ -103,6 +103,24 @@ class JobsQuery(Input, frozen=True, kw_only=True):
     page: str | None = None
 
 
+class TaskBody(Input, frozen=True, kw_only=True):
+    """``POST /api/tasks/{type}``: ``resource`` names one where several have tasks of this type.
+
+    ``files`` narrows an upload down to photos that files of these names belong to.
+    """
+
+    project: str
+    files: list[str] | None = None
+    options: dict[str, Any] = {}
+    resource: str | None = None
+    confirm: str | None = None
+    expected_count: int | None = None
+    reason: str | None = None
+    label: str | None = None
+    priority: int | None = None
+    tenant: str | None = None
+
+
 class CancelBody(Input, frozen=True, kw_only=True):
     force: bool = False
 
@@ -139,6 +157,21 @@ class WebhookBody(Input, frozen=True, kw_only=True):
     events: list[Literal["started", "progress", "paused", "completed", "failed", "cancelled"]]
     description: str | None = None
     tenant: str | None = None
+
+
+class ScheduleBody(StartBody, frozen=True, kw_only=True):
+    """``POST /api/schedules``: what to start, as a start's body says it, and when.
+
+    Exactly one of ``cron`` (five fields, read in ``timezone``) and ``every`` (``6h``).
+    """
+
+    name: str
+    resource: str
+    action: str
+    cron: str | None = None
+    every: str | None = None
+    timezone: str = "UTC"
+    enabled: bool = True
 
 
 class SessionBody(Input, frozen=True, kw_only=True):
@@ -323,6 +356,31 @@ class TrashView(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str | None
     deleted_at: str
     undo_until: str | None
+
+
+class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
+    """What starts by the calendar; ``body`` is that of its starts.
+
+    ``last_result`` is ``started``, ``skipped_running``, ``nothing_due``, ``revoked`` or the code of a refusal.
+    """
+
+    id: str
+    name: str
+    tenant: str | None
+    resource: str
+    action: str
+    body: dict[str, Any]
+    cron: str | None
+    every: str | None
+    timezone: str
+    enabled: bool
+    origin: Literal["api", "config", "built_in"]
+    created_by: str
+    created_at: str
+    next_at: str | None
+    last_at: str | None
+    last_job: str | None
+    last_result: str | None
 
 
 class SelectionReceipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,9 @@ from bulkops.models import Caller
 RANKS: Final = {"viewer": 1, "operator": 2, "admin": 3, "owner": 4}
 ROLES: Final = frozenset(RANKS) | {"service"}
 
+#: The resource whose items are the house's own chores; no configured one can have the name.
+MAINTENANCE: Final = "maintenance"
+
 PRIORITY_USER: Final = 100
 PRIORITY_MAINTENANCE: Final = 50
 PRIORITY_MAX: Final = 1000

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import time
 import tomllib
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -19,14 +20,17 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import msgspec
 
 from bulkops.errors import ConfigError, did_you_mean
-from bulkops.operations import ROLES, parse_rate
+from bulkops.models import FailureThreshold
+from bulkops.operations import MAINTENANCE, ROLES, parse_rate
 from bulkops.places import KeyPath, dotted, find_line
+from bulkops.slots import check_cron, check_zone, parse_every
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 #: What is wrong, and where.
 Mistake = tuple[KeyPath, str]
 
+_TABLES: Final = ("server", "resources", "schedules")
 _KINDS: Final = ("table", "folder", "photos")
 _MAX_NAME: Final = 100
 _MAX_DAYS: Final = 36_500
@@ -69,7 +73,14 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     trash_days: int = 30
     keep_jobs_days: int = 90
     keep_events_days: int = 7
+    max_artifacts: int = 1000
+    max_artifact_mb: int = 10_000
     webhook_hosts: list[str] = []
+
+    @property
+    def max_artifact_bytes(self) -> int:
+        """How much the files that jobs made may take."""
+        return self.max_artifact_mb * 1_000_000
 
 
 class StatusSettings(Section, frozen=True, kw_only=True):
@@ -128,8 +139,37 @@ class ResourceSettings(Section, frozen=True, kw_only=True):
     root: str | None = None
     storage: str | None = None
     shared: bool = False
+    settings: dict[str, Any] = {}
     children: list[ChildSettings] = []
     actions: dict[str, ActionSettings] = {}
+
+
+class ScheduleSettings(Section, frozen=True, kw_only=True):
+    """`[schedules.<name>]`: when, and what a start's body would say; exactly one of ``cron`` and ``every``."""
+
+    resource: str
+    action: str
+    cron: str | None = None
+    every: str | None = None
+    timezone: str = "UTC"
+    enabled: bool = True
+    tenant: str | None = None
+    ids: list[str | int] | None = None
+    filter: dict[str, Any] | None = None
+    all: bool | None = None
+    exclude_ids: list[str | int] = []
+    options: dict[str, Any] = {}
+    atomic: bool = False
+    confirm: str | None = None
+    reason: str | None = None
+    label: str | None = None
+    priority: int | None = None
+    batch_size: int | None = None
+    throttle_ms: int | None = None
+    max_items_per_second: float | None = None
+    max_items: int | None = None
+    failure_threshold: FailureThreshold | None = None
+    canary: int | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     base: Path
     server: ServerSettings
     resources: dict[str, ResourceSettings]
+    schedules: dict[str, ScheduleSettings] = {}
 
     def path(self, text: str) -> Path:
         """Resolve a path of the file against the file's folder."""
@@ -201,6 +242,29 @@ def read_action(where: str, name: str, values: Mapping[str, Any]) -> ActionSetti
     return action
 
 
+def is_origin(text: str) -> bool:
+    """Say whether a text is an origin as browsers write it, the exact and only form."""
+    return _ORIGIN.fullmatch(text) is not None
+
+
+def read_resource(where: str, name: str, values: Mapping[str, Any]) -> ResourceSettings:
+    """Build a resource's settings from what code says of it instead of a file.
+
+    Raises:
+        ConfigError: (at ``where``) it says something that cannot be.
+
+    """
+    try:
+        resource = _convert_resource(values, ())
+        if why := explain_segment(name):
+            raise _MistakeError((), f"the name {why}")
+        _raise_first(_check_resource(resource))
+    except _MistakeError as error:
+        place = f"{where}: {dotted(error.path)}" if error.path else where
+        raise ConfigError(place, error.message) from None
+    return resource
+
+
 def explain_segment(name: str) -> str | None:
     """Say why a name cannot be one segment of a URL, ``None`` when it can."""
     if not name:
@@ -241,16 +305,25 @@ def _place(file: str, path: KeyPath, line: int | None) -> str:
 
 def _build(data: Mapping[str, Any], base: Path, environ: Mapping[str, str]) -> Settings:
     for key in data:
-        if key not in {"server", "resources"}:
-            raise _MistakeError((key,), f"unknown table{did_you_mean(key, ['server', 'resources'])}")
+        if key not in _TABLES:
+            raise _MistakeError((key,), f"unknown table{did_you_mean(key, _TABLES)}")
     resources = {
         name: _convert_resource(value, ("resources", name))
         for name, value in _expect_table(data.get("resources", {}), ("resources",)).items()
     }
+    schedules = {
+        name: _convert(value, ScheduleSettings, ("schedules", name))
+        for name, value in _expect_table(data.get("schedules", {}), ("schedules",)).items()
+    }
     settings = Settings(
-        file=None, base=base, server=_build_server(data.get("server", {}), environ), resources=resources
+        file=None,
+        base=base,
+        server=_build_server(data.get("server", {}), environ),
+        resources=resources,
+        schedules=schedules,
     )
     _raise_first(_check_resources(settings))
+    _raise_first(_check_schedules(settings))
     return settings
 
 
@@ -369,6 +442,8 @@ def _check_server(server: ServerSettings) -> Iterator[tuple[str, str]]:
         "trash_days": (0, _MAX_DAYS),
         "keep_jobs_days": (1, _MAX_DAYS),
         "keep_events_days": (1, _MAX_DAYS),
+        "max_artifacts": (1, 1_000_000),
+        "max_artifact_mb": (1, 1_000_000_000),
     }
     yield from _check_bounds(server, bounds)
     for name in ("database", "data_dir", "host"):
@@ -379,7 +454,7 @@ def _check_server(server: ServerSettings) -> Iterator[tuple[str, str]]:
         if not _HOST.fullmatch(host):
             yield "allowed_hosts", f"{host!r} is no host name: no scheme, path or wildcard"
     for origin in server.allowed_origins:
-        if not _ORIGIN.fullmatch(origin):
+        if not is_origin(origin):
             yield "allowed_origins", f"{origin!r} is no origin such as https://app.example:8443"
     for host in server.webhook_hosts:
         if not _is_webhook_host(host):
@@ -405,6 +480,8 @@ def _check_resources(settings: Settings) -> Iterator[Mistake]:
         path: KeyPath = ("resources", name)
         if why := explain_segment(name):
             yield path, f"the name {why}"
+        if name == MAINTENANCE:
+            yield path, "the name is taken by the house's own chores"
         for key, message in _check_resource(resource):
             yield (*path, *key), message
         if resource.database is not None and os.path.abspath(settings.path(resource.database)) == own:
@@ -435,8 +512,12 @@ _USELESS: Final = {
         *("database", "table", "id", "tenant", "label", "soft_delete", "status", "search", "set"),
         *("protect", "file", "storage", "children"),
     ),
-    "photos": ("soft_delete", "status", "set", "protect", "file", "storage", "children"),
+    "photos": ("tenant", "soft_delete", "status", "set", "protect", "file", "storage", "children"),
 }
+#: What a resource made in Python has no use for.
+_USELESS_IN_PYTHON: Final = (
+    *("database", "table", "id", "soft_delete", "set", "file", "root", "storage", "children"),
+)
 
 
 def _check_kind(resource: ResourceSettings) -> Iterator[Mistake]:
@@ -447,7 +528,16 @@ def _check_kind(resource: ResourceSettings) -> Iterator[Mistake]:
     for name in _NEEDED.get(kind, ()):
         if not getattr(resource, name):
             yield (), f'a resource of kind "{kind}" needs {name!r}'
-    for name in _USELESS.get(kind, ()):
+    if kind in _KINDS and resource.settings:
+        yield ("settings",), "are for a resource that is a Python class"
+    if kind not in _KINDS and resource.ledger == "app":
+        yield ("ledger",), f'a resource of kind "{kind}" has no database to keep one in'
+    status = resource.status
+    if kind not in _KINDS and status is not None and (status.closed or status.archived):
+        yield ("status",), f'a resource of kind "{kind}" has no actions of ours that would set it'
+    if kind == "photos" and resource.ledger == "app":
+        yield ("ledger",), 'a resource of kind "photos" keeps no ledger in the database'
+    for name in _USELESS.get(kind, _USELESS_IN_PYTHON):
         # A setting that would be ignored is refused: somebody believes in the protection it spells.
         if getattr(resource, name):
             yield (name,), f'a resource of kind "{kind}" knows no {name!r}'
@@ -543,6 +633,37 @@ _ACTION_BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "max_items": (1, 1_000_000_000),
     "expires_h": (0.01, 24 * _MAX_DAYS),
 }
+
+
+def _check_schedules(settings: Settings) -> Iterator[Mistake]:
+    for name, schedule in settings.schedules.items():
+        path: KeyPath = ("schedules", name)
+        if why := explain_segment(name):
+            yield path, f"the name {why}"
+        if name.startswith(MAINTENANCE):
+            yield path, f"names that begin with {MAINTENANCE!r} are taken by the house's own chores"
+        if schedule.resource not in settings.resources:
+            hint = did_you_mean(schedule.resource, settings.resources)
+            yield (*path, "resource"), f"there is no resource {schedule.resource!r}{hint}"
+        yield from (((*path, key), message) for key, message in _check_times(schedule))
+        given = [key for key in ("ids", "filter", "all") if getattr(schedule, key)]
+        if len(given) != 1:
+            yield (*path, *given[1:2]), "select items in one way: ids, filter or all = true"
+
+
+def _check_times(schedule: ScheduleSettings) -> Iterator[tuple[str, str]]:
+    if (schedule.cron is None) == (schedule.every is None):
+        yield "cron", 'exactly one of cron ("0 3 * * *") and every ("6h") is needed'
+    for key, text, check in (
+        ("timezone", schedule.timezone, check_zone),
+        ("cron", schedule.cron, lambda line: check_cron(line, time.time_ns() // 1_000_000)),
+        ("every", schedule.every, parse_every),
+    ):
+        try:
+            if text is not None:
+                check(text)
+        except ValueError as error:
+            yield key, str(error)
 
 
 def _check_confirm(word: str | None) -> Iterator[str]:

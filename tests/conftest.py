@@ -29,6 +29,20 @@ class HandClock:
         self.at_ms += int(seconds * 1000)
 
 
+class LeapingClock(HandClock):
+    """A clock whose wall time can be set without any time passing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.off_ms = 0
+
+    def now_ms(self) -> int:
+        return self.at_ms + self.off_ms
+
+    def set_by(self, seconds: float) -> None:
+        self.off_ms += int(seconds * 1000)
+
+
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()

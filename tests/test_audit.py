@@ -72,7 +72,8 @@ async def test_nothing_can_be_changed_or_removed(store: Store, statement: str) -
 async def test_no_page_scans_and_sorts(store: Store, statement: str) -> None:
     plan = await store.read(
         lambda connection: connection.execute(
-            f"EXPLAIN QUERY PLAN {statement}", {"tenant": "a", "job": "J", "before": 9, "limit": 5}
+            f"EXPLAIN QUERY PLAN {statement}",
+            {"tenant": "a", "job": "J", "before": 9, "limit": 5, "installation": False},
         ).fetchall()
     )
     steps = " ".join(row[3] for row in plan)

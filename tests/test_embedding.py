@@ -157,6 +157,15 @@ async def test_what_is_no_caller_is_an_error_of_the_host_and_lets_nobody_in(tmp_
         assert (await client.get("/bulk/api/me")).status_code == 500
 
 
+@pytest.mark.parametrize("caller", [Caller(user="ana", tenant=""), Caller(user="", tenant="acme")])
+async def test_a_caller_without_a_name_or_tenant_is_nobody(tmp_path: Path, caller: Caller) -> None:
+    named = Caller(user=caller.user, tenant=caller.tenant, roles=frozenset({"admin"}))
+    app = host_of(house(tmp_path, authenticate=lambda _: named))
+    async with app.router.lifespan_context(app), asking(app) as client:
+        assert (await client.get("/bulk/api/me")).status_code == 500
+        assert (await client.post("/bulk/api/bulk/sessions/delete", json={"all": True})).status_code == 500
+
+
 async def test_two_in_one_process_do_not_meet(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
@@ -394,9 +403,9 @@ async def test_it_reads_the_same_file_as_the_command(tmp_path: Path) -> None:
         Bulkops.from_file(file)
 
 
-async def test_what_this_version_cannot_do_is_said_at_the_start(tmp_path: Path) -> None:
+async def test_a_resource_in_python_that_cannot_be_imported_is_said_at_the_start(tmp_path: Path) -> None:
     settings = {"resources": {"things": {"kind": "package.module:Name"}}}
-    with pytest.raises(ConfigError, match="is not supported by this version"):
+    with pytest.raises(ConfigError, match=r"resources\.things\.kind: cannot import 'package\.module:Name'"):
         async with Bulkops(settings, base=tmp_path).lifespan():
             pass
 

@@ -63,6 +63,7 @@ async def explained(folder: Path) -> dict[str, dict[str, Statement]]:
 async def test_every_action_of_every_table_is_explained(folder: Path) -> None:
     assert set(await explained(folder)) == {
         *(f"receipts.{action}" for action in ("delete", "restore", "purge", "set")),
+        *(f"{resource}.export" for resource in RESOURCES),
         "drafts.delete",
         "pairs.delete",
         "loose.delete",
@@ -177,6 +178,7 @@ def test_people_read_it_as_text_and_programs_as_json(folder: Path) -> None:
     document = json.loads(
         CliRunner().invoke(main, ["check", "--explain", "--json", "--config", config]).stdout
     )
-    (action,) = document["actions"]
+    action, export = document["actions"]
     assert (action["resource"], action["action"]) == ("pairs", "delete")
+    assert (export["resource"], export["action"]) == ("pairs", "export")
     assert {"when", "sql", "plan", "index", "missing"} == set(action["statements"][0])

@@ -447,13 +447,17 @@ def test_versions_with_the_wal_race_are_known(version: tuple[int, ...], *, race:
 
 def test_photos_need_the_columns_that_mirror_the_files(tmp_path: Path) -> None:
     (tmp_path / "projects").mkdir()
-    run(tmp_path / "app.db", "CREATE TABLE photos (id INTEGER PRIMARY KEY, keep_jpg, jpg_availble, keep_raw)")
+    run(
+        tmp_path / "app.db",
+        "CREATE TABLE photos (id INTEGER PRIMARY KEY, project, keep_jpg, jpg_availble, keep_raw)",
+    )
     resource = {"kind": "photos", "database": "app.db", "table": "photos", "root": "projects"}
     data = {"resources": {"photos": resource}}
     findings = inspect(from_dict(data, tmp_path, {}))
     assert [f.message for f in findings if f.severity == "error"] == [
         'it needs a column "jpg_available"; did you mean "jpg_availble"?',
         'it needs a column "raw_available"; did you mean "jpg_availble"?',
+        'it needs a column "base" or "name": a photo without its ending',
     ]
     resource["table"] = "fotos"
     assert has(inspect(from_dict(data, tmp_path, {})), "error", "resources.photos.table", '"photos"?')
@@ -465,11 +469,15 @@ def test_folders_and_classes_of_the_host(tmp_path: Path) -> None:
         "resources": {
             "dossiers": {"kind": "folder", "root": "dossiers"},
             "here": {"kind": "json.decoder:JSONDecoder"},
+            "fine": {"kind": "tests.custom.shelf:Shelf", "actions": {"delte": {"confirm": "DELETE"}}},
             "away": {"kind": "no_such_package.module:Name"},
         }
     }
     findings = said(inspect(from_dict(data, tmp_path, {})))
     assert [(severity, where) for severity, where, _ in findings] == [
         ("note", "resources.dossiers"),
-        ("warning", "resources.away.kind"),
+        ("error", "resources.here.kind"),
+        ("note", "resources.fine"),
+        ("warning", "resources.fine.actions.delte"),
+        ("error", "resources.away.kind"),
     ]

@@ -157,7 +157,10 @@ async def test_what_a_real_house_answers_is_what_the_document_says(house: Any) -
         operation = next(each for each in OPERATIONS if each.name == name)
         places = {
             each: more.pop(each)
-            for each in ("job", "resource", "item", "action", "task", "entry", "webhook", "delivery")
+            for each in (
+                *("job", "resource", "item", "action", "task", "entry"),
+                *("schedule", "webhook", "delivery", "artifact"),
+            )
             if each in more
         }
         headers = [("authorization", f"Bearer {key}")] if key else list(owner.items())
@@ -210,13 +213,27 @@ async def test_what_a_real_house_answers_is_what_the_document_says(house: Any) -
     removed = await ask("removeItem", 200, item="4", headers=[("prefer", "wait=20")])
     assert removed.json["succeeded"] == 1
     await ask("uploadSelection", 201, body=b"1\n2\n", headers=[("content-type", "text/plain")])
+    exported = await ask("startJob", 202, action="export", json={"all": True, "options": {"format": "csv"}})
+    ended = await ask("getJob", 200, "?wait=30", job=exported.json["id"])
+    (made_file,) = ended.json["artifacts"]
+    await ask("getArtifact", 200, artifact=made_file["id"])
+    await ask("downloadArtifact", 200, artifact=made_file["id"])
     await ask("listTasks", 200)
     await ask("getTask", 404, task="nothing")
+    await ask("startTask", 404, task="nothing", json={"project": "summer"})
     await ask("runCleanup", 200)
     await ask("getCleanupStats", 200)
     await ask("listCleanupItems", 200)
     await ask("requeueCleanupItem", 404, entry="1")
     await ask("dropCleanupItem", 404, entry="1")
+    plan = {"name": "nightly", "resource": "notes", "action": "restore", "all": True, "cron": "0 3 * * *"}
+    schedule = (await ask("createSchedule", 201, json=plan)).json["id"]
+    ran = await ask("runSchedule", 202, schedule=schedule, headers=[("idempotency-key", "once")])
+    again = await ask("runSchedule", 202, schedule=schedule, headers=[("idempotency-key", "once")])
+    assert ran.body == again.body
+    assert len((await ask("listSchedules", 200)).json["items"]) == 3
+    await ask("deleteSchedule", 204, schedule=schedule)
+    await ask("deleteSchedule", 409, schedule="maintenance.nightly")
     hook = await ask("createWebhook", 201, json={"url": "http://127.0.0.1:9/", "events": ["failed"]})
     webhook = hook.json["id"]
     letter = await ask("testWebhook", 202, webhook=webhook)

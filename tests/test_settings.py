@@ -248,6 +248,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "trash_days": ("0", 0),
     "keep_jobs_days": ("1", 1),
     "keep_events_days": ("2", 2),
+    "max_artifacts": ("5", 5),
+    "max_artifact_mb": ("1", 1),
     "webhook_hosts": ("10.0.0.5:8080, [::1]", ["10.0.0.5:8080", "[::1]"]),
 }
 

@@ -370,7 +370,7 @@ async def test_the_janitor_removes_old_letters(tmp_path: Path, endpoint: Endpoin
         )
         for days, left in ((8, {"dead"}), (83, set())):
             clock.advance(days * 86_400)
-            await callers.house.janitor.make_round()
+            await callers.house.janitor.do("letters")
             assert {row["state"] for row in await callers.deliveries(made["id"])} == left
 
 

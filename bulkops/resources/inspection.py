@@ -1,8 +1,8 @@
 """What is wrong, missing or slow about a configuration, held against the real databases and folders.
 
 What comes in: settings that are sound in themselves; what goes out: findings, each with the key and the
-line it is about. It only looks: read-only connections, one bounded question at a time, no folder made, no
-code of the host's imported.
+line it is about. It only looks: read-only connections, one bounded question at a time, no folder made; of the
+host's code only a class that is itself a resource is imported and made, and asked nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Final
 import msgspec
 
 from bulkops.database import file_identity
-from bulkops.errors import ConfigError
+from bulkops.errors import ConfigError, did_you_mean
 from bulkops.places import KeyPath, dotted, index_lines, nearest_line
+from bulkops.resources.custom.declaration import load, read_declaration
+from bulkops.resources.custom.resource import CustomResource
 from bulkops.resources.findings import Remark, Severity, error, note, warning
 from bulkops.resources.probe import explain, read_schema, reading
 from bulkops.resources.row_inspection import View, inspect_photos, inspect_rows
@@ -252,13 +254,34 @@ def _inspect_wiring(path: KeyPath, resource: ResourceSettings) -> Iterator[Remar
     named = [((*path, "storage"), resource.storage)]
     named += [((*path, "children", n, "storage"), child.storage) for n, child in enumerate(resource.children)]
     if resource.kind not in _BUILT_IN:
-        named.append(((*path, "kind"), resource.kind))
+        yield from _inspect_class(path, resource)
     for where, name in named:
         # Only looked for: importing the host's code is the server's business.
         if name is not None and importlib.util.find_spec(name.partition(":")[0].split(".")[0]) is None:
             yield warning(where, f"{name!r} cannot be imported from here; is the package installed?")
     if resource.kind == "folder" and not resource.shared:
         yield note(path, "folders have no tenant: only callers without one may use it, unless shared = true")
+
+
+def _inspect_class(path: KeyPath, resource: ResourceSettings) -> Iterator[Remark]:
+    """Make a resource of the host's class as the server would, and let go of it."""
+    where = dotted(path)
+    try:
+        thing = load(where, resource.kind, resource.settings)
+        declaration = read_declaration(where, thing, resource)
+        CustomResource(str(path[-1]), resource, declaration, {})
+    except ConfigError as fault:
+        place = fault.where.removeprefix(where).strip(":. ")
+        yield error((*path, "kind"), f"{place}: {fault.message}" if place else fault.message)
+        return
+    if declaration.tenant is None and not resource.shared:
+        yield note(path, "it has no tenant: only callers without one may use it, unless shared = true")
+    for name in resource.actions:
+        if name not in declaration.actions:
+            yield warning(
+                (*path, "actions", name),
+                f"the class has no action {name!r}{did_you_mean(name, declaration.actions)}",
+            )
 
 
 def nearest_standing(place: Path) -> Path:

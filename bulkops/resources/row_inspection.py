@@ -31,7 +31,7 @@ from bulkops.resources.table.keys import Key
 from bulkops.settings import ChildSettings, ResourceSettings, as_tuple
 
 #: Columns that a photos resource works on.
-_PHOTO_COLUMNS: Final = ("keep_jpg", "jpg_available", "keep_raw", "raw_available")
+_PHOTO_COLUMNS: Final = ("project", "keep_jpg", "jpg_available", "keep_raw", "raw_available")
 _ACTIONS: Final = (*NAMES, "export")
 
 
@@ -88,10 +88,12 @@ def inspect_photos(view: View) -> Iterator[Remark]:
     yield from found
     if found:
         return
+    known = [column.name for column in view.table.columns]
     for name in _PHOTO_COLUMNS:
-        if name not in {column.name for column in view.table.columns}:
-            known = [column.name for column in view.table.columns]
+        if name not in known:
             yield error(view.at("table"), f'it needs a column "{name}"{did_you_mean(name, known)}')
+    if not {"base", "name"} & set(known):
+        yield error(view.at("table"), 'it needs a column "base" or "name": a photo without its ending')
 
 
 # --- do the names exist ----------------------------------------------------------------------------------

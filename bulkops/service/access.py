@@ -14,7 +14,7 @@ import msgspec
 
 from bulkops.errors import ConfigError, Halt, Refusal, invalid_field
 from bulkops.models import Caller
-from bulkops.operations import has_role, may_act
+from bulkops.operations import MAINTENANCE, has_role, may_act
 from bulkops.resources.contract import Resource
 from bulkops.resources.target import DeadlineError
 
@@ -39,7 +39,8 @@ class Access:
         found = []
         for name in sorted(self._resources):
             resource = self._resources[name]
-            if _sees(caller, resource) and await _opens(resource):
+            # The house's own chores are no application's things: they are found by name, not listed.
+            if resource.kind != MAINTENANCE and _sees(caller, resource) and await _opens(resource):
                 found.append(resource)
         return found
 
@@ -57,7 +58,7 @@ class Access:
             raise invalid_field("/tenant", "items of this resource belong to no tenant")
         with reaching():
             await resource.open()
-        return Grant(resource, caller.tenant or tenant)
+        return Grant(resource, tenant if caller.tenant is None else caller.tenant)
 
     def find(self, caller: Caller, name: str) -> Resource:
         """Return a resource, whether or not the database behind it can be reached.
@@ -94,6 +95,8 @@ def _unreachable(detail: str) -> Refusal:
 def _sees(caller: Caller, resource: Resource) -> bool:
     if not has_role(caller, "viewer"):
         return False
+    if resource.kind == MAINTENANCE:
+        return caller.tenant is None and has_role(caller, "owner")
     return caller.tenant is None or resource.tenanted or resource.settings.shared
 
 

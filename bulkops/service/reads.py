@@ -47,10 +47,10 @@ _LOOKED_INTO_AT_ONCE: Final = 10
 #: How often an empty page of a long search is followed by the next before the client is told to.
 _MAX_EMPTY: Final = 20
 
-Artifacts = Callable[[sqlite3.Connection, JobRow], list[ArtifactView]]
+Artifacts = Callable[[sqlite3.Connection, JobRow, int], list[ArtifactView]]
 
 
-def no_artifacts(_connection: sqlite3.Connection, _job: JobRow) -> list[ArtifactView]:
+def no_artifacts(_connection: sqlite3.Connection, _job: JobRow, _now_ms: int) -> list[ArtifactView]:
     """Find no artifacts: for processes in which no action makes any."""
     return []
 
@@ -138,7 +138,8 @@ class Reads:
         return Moment(events.cursor(connection), self._store.clock.now_ms())
 
     def _view(self, connection: sqlite3.Connection, job: JobRow, moment: Moment) -> JobView:
-        return job_view(job, moment, self._progress, artifacts=self._artifacts(connection, job))
+        made = self._artifacts(connection, job, moment.now_ms)
+        return job_view(job, moment, self._progress, artifacts=made)
 
     async def _visible(
         self, caller: Caller, job_id: str, work: Callable[[sqlite3.Connection, JobRow], T]
@@ -442,6 +443,7 @@ class Reads:
                 job=job,
                 before=before[0] if before else None,
                 limit=limit + 1,
+                installation=sight.installation,
             )
             following = write_token("audit", rows[limit - 1].seq) if len(rows) > limit else None
             return page_of([audit.view(row) for row in rows[:limit]], following)

@@ -6,30 +6,46 @@ from typing import Any
 
 from bulkops.cleaner import Cleaner
 from bulkops.egress import policy_of
+from bulkops.maintenance import Maintenance
 from bulkops.models import Caller
 from bulkops.runner import House
 from bulkops.service.access import Access
+from bulkops.service.artifacts import Artifacts, views_of
 from bulkops.service.catalog import Catalog
 from bulkops.service.cleanups import Cleanups
 from bulkops.service.reads import Reads
+from bulkops.service.schedules import Schedules
 from bulkops.service.starts import Starts
+from bulkops.service.tasks import TaskStarts
 from bulkops.service.verbs import Verbs
 from bulkops.service.webhooks import Webhooks
 from bulkops.settings import Settings
+from bulkops.steadiness import Steadiness
 from bulkops.store.store import Store
 
 
 class Service:
     """Answers for callers; every method raises `Refusal` for what it will not do."""
 
-    def __init__(self, store: Store, settings: Settings, house: House, cleaner: Cleaner) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        house: House,
+        cleaner: Cleaner,
+        maintenance: Maintenance,
+        steadiness: Steadiness,
+    ) -> None:
         self._access = access = Access(house.resources)
-        self._reads = reads = Reads(store, settings, house.progress)
+        self._reads = reads = Reads(store, settings, house.progress, artifacts=views_of)
         catalog = Catalog(store, settings, access)
         starts = Starts(store, settings, access, house.progress)
         verbs = Verbs(store, settings, access, house.progress, starts, house)
         cleanups = Cleanups(store, cleaner)
         hooks = Webhooks(store, policy_of(settings.server.webhook_hosts, settings.server.port))
+        made = Artifacts(store, house.drafts)
+        self.artifact = made.artifact
+        self.download = made.download
         self.catalog = catalog.catalog
         self.info = catalog.info
         self.items = catalog.items
@@ -49,6 +65,7 @@ class Service:
         self.report = reads.report
         self.tasks = reads.tasks
         self.task = reads.task
+        self.task_start = TaskStarts(access, starts).task_start
         self.trash = reads.trash
         self.audit = reads.audit
         self.upload_selection = reads.upload_selection
@@ -57,6 +74,13 @@ class Service:
         self.cleanup_items = cleanups.cleanup_items
         self.cleanup_requeue = cleanups.cleanup_requeue
         self.cleanup_drop = cleanups.cleanup_drop
+        plans = Schedules(store, settings, starts, maintenance, steadiness)
+        self.schedules = plans.schedules
+        self.schedule_create = plans.schedule_create
+        self.schedule_delete = plans.schedule_delete
+        self.schedule_run = plans.schedule_run
+        self.fire = plans.fire
+        self.declare = plans.declare
         self.webhooks = hooks.webhooks
         self.webhook_create = hooks.webhook_create
         self.webhook_delete = hooks.webhook_delete

@@ -39,7 +39,7 @@ class Webhooks:
         _require_admin(caller)
         check_limit(limit)
         place = read_token(page, "webhooks", tuple[str])
-        whose = caller.tenant or tenant
+        whose = tenant if caller.tenant is None else caller.tenant
         rows = await self._store.read(
             lambda connection: webhooks.page(
                 connection, tenant=whose, before=place[0] if place else None, limit=limit + 1
@@ -176,7 +176,7 @@ def _check(body: WebhookBody) -> None:
 def _tenant_for(caller: Caller, asked: str | None) -> str | None:
     if caller.tenant is not None and asked not in {None, caller.tenant}:
         raise Refusal("FORBIDDEN", "this credential is bound to another tenant")
-    return caller.tenant or asked
+    return asked if caller.tenant is None else caller.tenant
 
 
 def _unknown() -> Refusal:

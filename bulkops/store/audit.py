@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from bulkops import cells
+from bulkops.operations import MAINTENANCE
 from bulkops.store.transaction import Tx
 from bulkops.timing import rfc3339
 
@@ -63,12 +64,16 @@ def append(
 
 
 _COLUMNS: Final = "seq, at_ms, user, tenant, verb, job, resource, detail"
-_ALL: Final = f"SELECT {_COLUMNS} FROM audit WHERE seq < :before ORDER BY seq DESC LIMIT :limit"
+# What the house did for itself is its owners'.
+_SEEN: Final = f"(:installation OR tenant IS NOT NULL OR resource IS NOT '{MAINTENANCE}')"
+_ALL: Final = f"""
+SELECT {_COLUMNS} FROM audit WHERE seq < :before AND {_SEEN} ORDER BY seq DESC LIMIT :limit
+"""
 _TENANT: Final = f"""
 SELECT {_COLUMNS} FROM audit WHERE tenant = :tenant AND seq < :before ORDER BY seq DESC LIMIT :limit
 """
 _JOB: Final = f"""
-SELECT {_COLUMNS} FROM audit WHERE job = :job AND seq < :before ORDER BY seq DESC LIMIT :limit
+SELECT {_COLUMNS} FROM audit WHERE job = :job AND seq < :before AND {_SEEN} ORDER BY seq DESC LIMIT :limit
 """
 _JOB_OF_TENANT: Final = f"""
 SELECT {_COLUMNS} FROM audit
@@ -84,14 +89,17 @@ def page(
     job: str | None = None,
     before: int | None = None,
     limit: int = 50,
+    installation: bool = True,
 ) -> list[AuditRow]:
-    """List rows with ``seq < before``, newest first; ``tenant=None`` sees those of all tenants and of none."""
+    """List rows with ``seq < before``, newest first; ``tenant=None`` sees those of all tenants and of none.
+
+    ``installation``: also what the house's own maintenance did.
+    """
     whole_house = _ALL if job is None else _JOB
     one_tenant = _TENANT if job is None else _JOB_OF_TENANT
-    rows = connection.execute(
-        whole_house if tenant is None else one_tenant,
-        {"tenant": tenant, "job": job, "before": _LAST if before is None else before, "limit": limit},
-    )
+    values = {"tenant": tenant, "job": job, "before": _LAST if before is None else before, "limit": limit}
+    statement = whole_house if tenant is None else one_tenant
+    rows = connection.execute(statement, {**values, "installation": installation})
     return [_from_row(row) for row in rows]
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from bulkops.ids import new_id
 from bulkops.models import Caller
+from bulkops.store import schedules
 from bulkops.store.store import Store
 from bulkops.store.transaction import Tx
 
@@ -201,6 +202,21 @@ def get(connection: sqlite3.Connection, credential: str) -> CredentialRow | None
     return None if row is None else from_row(row)
 
 
+_ROOT: Final = """
+WITH RECURSIVE line (id, parent) AS (
+  SELECT id, parent FROM credentials WHERE id = :id
+  UNION SELECT elder.id, elder.parent FROM credentials elder JOIN line ON elder.id = line.parent
+)
+SELECT id FROM line WHERE parent IS NULL
+"""
+
+
+def root_of(connection: sqlite3.Connection, credential: str | None) -> str | None:
+    """Return the key that a credential came from in the end; ``None`` when there is none of that id."""
+    row = connection.execute(_ROOT, {"id": credential}).fetchone()
+    return None if row is None else str(row[0])
+
+
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM credentials
  WHERE id < :before AND kind = 'key' AND id <> 'local' AND (:every OR tenant = :tenant) ORDER BY id DESC LIMIT :limit
@@ -227,11 +243,12 @@ UPDATE credentials SET revoked_ms = :now_ms
 
 
 def revoke(tx: Tx, credential: str) -> frozenset[str]:
-    """End a credential and all that came from it; returns whom this ended, empty when none was alive.
+    """End a credential and all that came from it, schedules too; returns whom, empty when none was alive.
 
     Whoever calls this with a server running tells it: `Credentials.forget`.
     """
     rows = tx.connection.execute(_REVOKE, {"id": credential, "now_ms": tx.now_ms}).fetchall()
+    schedules.end_of(tx, [row[0] for row in rows])
     return frozenset(row[0] for row in rows)
 
 
@@ -362,6 +379,25 @@ class Credentials:
         self._known.clear()
         self._revoked.discard(LOCAL)
         return row.caller()
+
+    async def install_machine(self, secret: str) -> str:
+        """Make ``secret`` this machine's owner key as `install_local` does; return another that stands as long.
+
+        The first may have come from somebody who writes it nowhere; the second is for the runtime file.
+
+        Raises:
+            ValueError: the secret is too short.
+
+        """
+
+        def work(tx: Tx) -> str:
+            install_local(tx, secret)
+            return create(tx, kind="token", user=LOCAL, tenant=None, roles=["owner"], parent=LOCAL)[1]
+
+        second = await self._store.write(work)
+        self._known.clear()
+        self._revoked.discard(LOCAL)
+        return second
 
     async def issue_login(self) -> str:
         """Make the code of a one-time link for the owner at this machine; it works once, for ten minutes."""

@@ -347,6 +347,15 @@ def _from_row(row: tuple[Any, ...]) -> EventRow:
     return EventRow(seq, kind, job, "," + text[1:].decode(), len(text) + 32)
 
 
+_LAST_TIME: Final = "SELECT at_ms FROM events WHERE seq = (SELECT max(seq) FROM events)"
+
+
+def last_ms(connection: sqlite3.Connection) -> int | None:
+    """Say when the last event was written; ``None`` when there is none."""
+    row = connection.execute(_LAST_TIME).fetchone()
+    return None if row is None else int(row[0])
+
+
 _FIRST_KEPT: Final = "SELECT seq FROM events WHERE seq >= :floor AND at_ms >= :before_ms ORDER BY seq LIMIT 1"
 _TRIM: Final = """
 DELETE FROM events WHERE seq IN (

@@ -25,8 +25,9 @@ from bulkops.database import (
     roll_back,
 )
 from bulkops.errors import StartRefused
+from bulkops.handles import sync_folder
 from bulkops.store import meta, migrations
-from bulkops.store.instance import InstanceLock, Marker, read_marker, sync_directory, write_marker
+from bulkops.store.instance import InstanceLock, Marker, read_marker, write_marker
 from bulkops.store.transaction import Commit, Tx
 from bulkops.timing import Clock
 
@@ -166,6 +167,7 @@ async def open_store(path: Path, data_dir: Path, clock: Clock, lock: InstanceLoc
     prepare_data_dir(data_dir)
     lock.acquire()
     try:
+        lock.acquire_database(path)
         marker = read_marker(data_dir)
         newborn = _refuse_bad_file(path, marker)
         return await _open(path, data_dir, clock, marker, newborn=newborn)
@@ -233,7 +235,7 @@ async def _give_birth(path: Path, clock: Clock) -> None:
     finally:
         await database.close()
     os.replace(nursery, path)
-    sync_directory(path.parent)
+    sync_folder(path.parent)
 
 
 def _bring_up(connection: sqlite3.Connection, path: Path) -> dict[str, str]:

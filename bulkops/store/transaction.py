@@ -18,6 +18,7 @@ class Commit(msgspec.Struct, frozen=True):
     line: bool
     deletions: bool
     letters: bool = False
+    schedules: bool = False
 
 
 class Tx:
@@ -31,6 +32,7 @@ class Tx:
         self._line = False
         self._deletions = False
         self._letters = False
+        self._schedules = False
 
     def ring(
         self,
@@ -40,8 +42,9 @@ class Tx:
         line: bool = False,
         deletions: bool = False,
         letters: bool = False,
+        schedules: bool = False,
     ) -> None:
-        """Note what this transaction changed: a job, the log's head, the line of jobs, files or letters to go."""
+        """Note what this changed: a job, the log's head, the line of jobs, files or letters to go, schedules."""
         if job is not None:
             self._jobs.add(job)
         if head is not None:
@@ -49,7 +52,10 @@ class Tx:
         self._line = self._line or line
         self._deletions = self._deletions or deletions
         self._letters = self._letters or letters
+        self._schedules = self._schedules or schedules
 
     def commit(self) -> Commit:
         """Return what to ring after the commit."""
-        return Commit(self._head, frozenset(self._jobs), self._line, self._deletions, self._letters)
+        return Commit(
+            self._head, frozenset(self._jobs), self._line, self._deletions, self._letters, self._schedules
+        )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bulkops.models import ErrorGroup, ItemResult, JobView, TaskView, Touch, TrashView
+from bulkops.models import ErrorGroup, ItemResult, JobView, ScheduleView, TaskView, Touch, TrashView
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +139,11 @@ class CleanupPage(msgspec.Struct, frozen=True):
 class Requeued(msgspec.Struct, frozen=True):
     id: int
     state: str
+
+
+class SchedulePage(msgspec.Struct, frozen=True):
+    items: list[ScheduleView]
+    next: str | None
 
 
 class LastDelivery(msgspec.Struct, frozen=True):

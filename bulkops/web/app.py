@@ -12,7 +12,19 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from bulkops.store.idempotency import InFlight
-from bulkops.web import bulk, cleanup, house, jobs, live_reference, people, problems, static_files, webhooks
+from bulkops.web import (
+    artifacts,
+    bulk,
+    cleanup,
+    house,
+    jobs,
+    live_reference,
+    people,
+    problems,
+    schedules,
+    static_files,
+    webhooks,
+)
 from bulkops.web.authentication import Authenticate, Authenticator, Denials
 from bulkops.web.guard import Guard, Traffic, gate
 from bulkops.web.live import live_routes
@@ -23,8 +35,10 @@ from bulkops.web.wiring import Runtime
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *bulk.OPERATIONS,
     *jobs.OPERATIONS,
+    *artifacts.OPERATIONS,
     *live_reference.OPERATIONS,
     *cleanup.OPERATIONS,
+    *schedules.OPERATIONS,
     *webhooks.OPERATIONS,
     *people.OPERATIONS,
     *house.OPERATIONS,
@@ -36,9 +50,11 @@ def build_app(
     *,
     authenticate: Authenticate | None = None,
     operations: Sequence[Operation] = OPERATIONS,
+    open_page: bool = True,
 ) -> ASGIApp:
     """Compose the application over a runtime; ``authenticate`` is a host application's own word on who asks.
 
+    Without ``open_page`` the page and its files need a credential as everything else does.
     The settings' ``allowed_hosts`` and ``allowed_origins`` are read once, here.
     """
     authenticator = Authenticator(runtime.credentials, runtime.clock, authenticate)
@@ -49,7 +65,7 @@ def build_app(
         routes=[
             *live_routes(runtime, authenticator),
             *build_routes(operations, door),
-            static_files.StaticRoute(files),
+            static_files.StaticRoute(files, require=None if open_page else authenticator.require),
         ],
         redirect_slashes=False,
         default=not_found,

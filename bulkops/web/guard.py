@@ -43,11 +43,13 @@ _SECURITY: Final = (
     (b"cache-control", b"no-store"),
 )
 _ALLOW_HEADERS: Final = (
-    b"authorization, content-type, idempotency-key, last-event-id, prefer, x-api-key, accept"
+    b"authorization, content-type, idempotency-key, last-event-id, prefer, x-api-key, accept, "
+    b"range, if-range, if-none-match"
 )
 _ALLOW_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE"
 _EXPOSE_HEADERS: Final = (
-    b"location, retry-after, ratelimit, ratelimit-policy, content-disposition, preference-applied, allow"
+    b"location, retry-after, ratelimit, ratelimit-policy, content-disposition, preference-applied, allow, "
+    b"etag, accept-ranges, content-range, content-length"
 )
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -102,6 +104,7 @@ class Guard:
             check_origin(headers, own, self.gate)
             check_query(scope)
             check_forgery(scope)
+            check_length(scope)
         except Refusal as refusal:
             await _refuse(refusal, scope, receive, send)
             return
@@ -223,6 +226,22 @@ def check_forgery(scope: Scope) -> None:
         check_content_type(None if content_type is None else content_type.decode("latin-1"))
 
 
+def check_length(scope: Scope) -> None:
+    """Refuse a body that is announced too large, whether or not anybody would read it.
+
+    Raises:
+        Refusal: (``TOO_LARGE``) more than the path allows.
+
+    """
+    if scope["type"] == "http" and _announced_bytes(scope["headers"]) > max_bytes(scope):
+        raise _too_large(max_bytes(scope))
+
+
+def max_bytes(scope: Scope) -> int:
+    """Return how long a request's body may be."""
+    return MAX_UPLOAD_BYTES if is_upload(scope) else MAX_BODY_BYTES
+
+
 def has_explicit_credential(scope: Scope) -> bool:
     """Say whether a request bears a credential that no browser sends by itself."""
     headers = scope["headers"]
@@ -303,22 +322,19 @@ class _Inward:
         upload = is_upload(scope)
         self._receive = receive
         self._monotonic = monotonic
-        self._max_bytes = MAX_UPLOAD_BYTES if upload else MAX_BODY_BYTES
+        self._max_bytes = max_bytes(scope)
         self._patience_s = BODY_DEADLINE_S
         self._deadline = monotonic() + (UPLOAD_DEADLINE_S if upload else BODY_DEADLINE_S)
-        self._announced = _announced_bytes(scope["headers"])
         self._bytes = 0
         self._done = False
 
     async def __call__(self) -> Message:
         if self._done:
             return await self._receive()
-        if self._announced > self._max_bytes:
-            raise self._too_large()
         message = await self._timely()
         self._bytes += len(message.get("body", b""))
         if self._bytes > self._max_bytes:
-            raise self._too_large()
+            raise _too_large(self._max_bytes)
         self._done = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
@@ -328,10 +344,9 @@ class _Inward:
             return await self._receive()
         raise Refusal("INVALID_JSON", "the body did not arrive in time", headers={"Connection": "close"})
 
-    def _too_large(self) -> Refusal:
-        return Refusal(
-            "TOO_LARGE", f"the body may have {self._max_bytes} bytes", headers={"Connection": "close"}
-        )
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal("TOO_LARGE", f"the body may have {limit} bytes", headers={"Connection": "close"})
 
 
 def _announced_bytes(headers: list[tuple[bytes, bytes]]) -> int:

@@ -11,7 +11,17 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from bulkops.models import CancelBody, Input, JobsQuery, JobView, KnobsBody, RetryBody, TaskView, UndoBody
+from bulkops.models import (
+    CancelBody,
+    Input,
+    JobsQuery,
+    JobView,
+    KnobsBody,
+    RetryBody,
+    TaskBody,
+    TaskView,
+    UndoBody,
+)
 from bulkops.store import idempotency
 from bulkops.store.idempotency import Answer as StoredAnswer
 from bulkops.store.idempotency import Idempotency
@@ -90,9 +100,26 @@ async def once(call: Call, act: Callable[[Idempotency | None], Awaitable[tuple[J
         Refusal: (``IDEMPOTENCY_MISMATCH``) the key was used for another request; or what ``act`` refuses.
 
     """
+
+    async def make(request: Idempotency | None) -> Response:
+        return _made(call, *await act(request))
+
+    return await answered_once(call, make, lambda stored: _replayed(call, stored))
+
+
+async def answered_once(
+    call: Call,
+    make: Callable[[Idempotency | None], Awaitable[Response]],
+    replay: Callable[[StoredAnswer], Response],
+) -> Response:
+    """Make an answer once per Idempotency-Key, whatever it is of; ``replay`` writes it anew from what was kept.
+
+    Raises:
+        Refusal: as `once`.
+    """
     key = idempotency.parse_key(call.request.headers.getlist("idempotency-key"))
     if key is None:
-        return _made(call, *await act(None))
+        return await make(None)
     path = call.request.scope["path"].removeprefix(call.request.scope.get("root_path", ""))
     request = idempotency.mark(call.caller, key, method=call.request.method, path=path, body=call.canonical)
     store = call.runtime.store
@@ -100,8 +127,8 @@ async def once(call: Call, act: Callable[[Idempotency | None], Awaitable[tuple[J
         now_ms = store.clock.now_ms()
         stored = await store.read(lambda connection: idempotency.lookup(connection, request, now_ms))
         if stored is not None:
-            return _replayed(call, stored)
-        return _made(call, *await act(request))
+            return replay(stored)
+        return await make(request)
 
 
 def _made(call: Call, job: JobView, fresh: bool) -> Response:  # noqa: FBT001  the service's own pair
@@ -194,6 +221,25 @@ async def tasks(call: Call) -> Response:
 async def task(call: Call) -> Response:
     """`GET /api/tasks/{id}`."""
     return json_answer(await call.runtime.service.task(call.caller, call.path["task"]))
+
+
+async def start_task(call: Call) -> Response:
+    """`POST /api/tasks/{type}`."""
+
+    async def make(request: Idempotency | None) -> Response:
+        service, task_type = call.runtime.service, call.path["task"]
+        if request is None:
+            return _task_answer(call, await service.task_start(call.caller, task_type, call.body))
+        view = await service.task_start(call.caller, task_type, call.body, idempotency=request)
+        return _task_answer(call, view)
+
+    return await answered_once(
+        call, make, lambda stored: _task_answer(call, msgspec.json.decode(stored.body, type=TaskView))
+    )
+
+
+def _task_answer(call: Call, task: TaskView) -> Response:
+    return json_answer(task, 202, {"Location": f"{call.root_path}/api/tasks/{task.id}"})
 
 
 class NoBody(Input, frozen=True, kw_only=True):
@@ -348,5 +394,22 @@ OPERATIONS: Final = (
         tag="tasks",
         answers={200: Answer("the task", TaskView)},
         refusals=("NOT_FOUND",),
+    ),
+    Operation(
+        name="startTask",
+        method="POST",
+        path="/api/tasks/{task}",
+        role="viewer",
+        summary="Start a task of the type in the path, such as `change_commit`, on a project",
+        handler=start_task,
+        tag="tasks",
+        body=TaskBody,
+        answers={202: Answer("the task and its first job", TaskView, headers=("Location",))},
+        makes_work=True,
+        idempotent=True,
+        refusals=(
+            *("NOT_FOUND", "CONFIRMATION_REQUIRED", "COUNT_CHANGED", "JOB_ACTIVE", "TOO_MANY_ITEMS"),
+            *("RATE_LIMITED", "QUEUE_FULL", "STORAGE_FULL"),
+        ),
     ),
 )

@@ -38,6 +38,9 @@ _HEADERS: Final = {
     "Set-Cookie": "the page's cookie",
     "Content-Disposition": "the name of the file",
     "Retry-After": "seconds to wait",
+    "ETag": "names these very bytes",
+    "Accept-Ranges": "ranges of bytes may be asked for",
+    "Content-Range": "which bytes these are, and of how many",
 }
 _DESCRIPTION: Final = """\
 Durable bulk operations with live progress and a way back. Times are RFC 3339 in UTC; a trailing slash is
@@ -46,9 +49,11 @@ the same path; lists are paged with `limit` and the `next` of the page before. E
 _TAGS: Final = {
     "resources": "Resources, their items, and what is done to them",
     "jobs": "Jobs: watch, steer, report",
+    "artifacts": "Files that jobs made: exports and archives",
     "tasks": "Tasks group the jobs of one intent",
     "live": "Events as they happen: WebSocket, SSE, polling",
     "cleanup": "The file deletion queue",
+    "schedules": "Jobs by the calendar",
     "webhooks": "Events of jobs, sent to a URL of the receiver's",
     "people": "Callers, keys, tokens, the audit",
     "house": "The server itself",

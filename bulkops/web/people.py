@@ -231,7 +231,8 @@ def check_token(body: TokenBody) -> None:
 
 def _note(tx: Tx, caller: Caller, verb: str, detail: dict[str, Any], *, tenant: str | None = None) -> None:
     about = {**detail, "credential": caller.credential}
-    audit.append(tx, user=caller.user, tenant=caller.tenant or tenant, verb=verb, detail=about)
+    whose = tenant if caller.tenant is None else caller.tenant
+    audit.append(tx, user=caller.user, tenant=whose, verb=verb, detail=about)
 
 
 async def read_audit(call: Call) -> Response:

@@ -32,7 +32,7 @@ Rule = Literal["public", "caller", "viewer", "operator", "admin", "owner", "serv
 Handler = Callable[["Call"], Awaitable[Response]]
 
 _NOBODY: Final = Caller(user="")
-_JSON: Final = "application/json"
+JSON: Final = "application/json"
 _ZERO = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
@@ -41,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     text: str
     body: Any = None
-    media_types: tuple[str, ...] = (_JSON,)
+    media_types: tuple[str, ...] = (JSON,)
     headers: tuple[str, ...] = ()
 
 
@@ -298,7 +298,7 @@ async def _headers_only(response: Response) -> Response:
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Answer with JSON."""
-    return Response(msgspec.json.encode(value), status, headers, _JSON)
+    return Response(msgspec.json.encode(value), status, headers, JSON)
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:

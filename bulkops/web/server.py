@@ -408,7 +408,11 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, number, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            # As bytes, an address does not go through the codec of international names, which is slow to load.
+            host.encode() if host.isascii() else host,
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
         )[0]
     except OSError as error:
         raise StartRefused("bind", f"{host} is no address to listen at: {error}") from error

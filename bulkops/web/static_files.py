@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
@@ -32,6 +33,8 @@ _MEDIA_TYPES: Final = {
     ".webmanifest": "application/manifest+json",
 }
 _METHODS: Final = ("GET", "HEAD", "OPTIONS")
+#: Raises a `Refusal` when a request bears no credential.
+Require = Callable[[HTTPConnection], Awaitable[object]]
 
 
 def static_dir() -> Path:
@@ -55,8 +58,10 @@ def list_files(folder: Path) -> dict[str, Path]:
 class StaticRoute(BaseRoute):
     """`/` is the page, `/static/…` are its files."""
 
-    def __init__(self, files: dict[str, Path]) -> None:
+    def __init__(self, files: dict[str, Path], *, require: Require | None = None) -> None:
+        """With ``require``, nobody gets a file whom it does not let pass."""
         self._files = files
+        self._require = require
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http":
@@ -72,6 +77,8 @@ class StaticRoute(BaseRoute):
         return self._files.get(b"/".join(segments[1:]).decode("latin-1"))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._require is not None:
+            await self._require(Request(scope))
         if scope["method"] not in _METHODS:
             allowed = ", ".join(_METHODS)
             raise Refusal("METHOD_NOT_ALLOWED", "this path has no such method", headers={"Allow": allowed})
