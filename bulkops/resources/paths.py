@@ -9,7 +9,6 @@ that is named by a row: `lstat` says all there is to know, and a FIFO or a datab
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -293,6 +292,8 @@ def rename_noreplace(source_folder: int, source: bytes, target_folder: int, targ
     if call is not None:
         if call(source_folder, source, target_folder, target, _RENAME_NOREPLACE) == 0:
             return
+        import ctypes  # noqa: PLC0415  slow to import
+
         code = ctypes.get_errno()
         if code not in _NO_RENAMEAT2:
             raise OSError(code, os.strerror(code))
@@ -303,6 +304,8 @@ def rename_noreplace(source_folder: int, source: bytes, target_folder: int, targ
 def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     if not sys.platform.startswith("linux"):
         return None
+    import ctypes  # noqa: PLC0415  slow to import
+
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
         return None

@@ -22,9 +22,10 @@ Collation = Literal["BINARY", "NOCASE", "RTRIM", "OTHER"]
 
 _ROWID_NAMES: Final = ("rowid", "_rowid_", "oid")
 _ASCII_LOWER: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+#: A name may hold whatever is not ASCII; what it may not hold is written down, because that compiles in no time.
 _TOKEN: Final = re.compile(
     r"""--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]"""
-    r"""|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*|\s+|.""",
+    r"""|[^\x00-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*|\s+|.""",
     re.DOTALL,
 )
 

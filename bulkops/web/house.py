@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from bulkops import metrics
 from bulkops.errors import Refusal
 from bulkops.store import census, meta
-from bulkops.web import answers, openapi, reference
+from bulkops.web import answers
 from bulkops.web.routing import Answer, Call, Operation, json_answer
 from bulkops.web.wiring import Runtime
 
@@ -67,12 +67,16 @@ async def describe(call: Call) -> Response:
 def _document(call: Call) -> dict[str, Any]:
     known = call.door.documents
     if call.root_path not in known:
+        from bulkops.web import openapi  # noqa: PLC0415  late: few ask for it, and every start would pay
+
         known[call.root_path] = openapi.document(call.door.operations, call.root_path)
     return known[call.root_path]
 
 
 async def refer(call: Call) -> Response:
     """`GET /docs`."""
+    from bulkops.web import reference  # noqa: PLC0415  late, as above
+
     page = reference.page(_document(call))
     return HTMLResponse(page, headers={"Content-Security-Policy": reference.CONTENT_SECURITY_POLICY})
 

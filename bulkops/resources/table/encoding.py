@@ -35,7 +35,7 @@ _FORMULA: Final = re.compile(rf"[\t\r\n]|[{_BLANK}]*[{_SIGN}]")
 _NUMBER: Final = re.compile(_DIGITS)
 #: The quote that opens such a text in a JSON array, where blanks may be escapes: of all quotes only an opening
 #: one stands behind these marks and before such a character. What rules most quotes out comes first.
-_OPENS_FORMULA: Final = re.compile(
+_OPENS_FORMULA: Final = (
     rf'"(?=[\\{_BLANK}{_SIGN}])(?<=[\[,]")(?=\\[trn]|(?:[{_BLANK}]|\\[trnf])*[{_SIGN}])(?!{_DIGITS}")'
 )
 _REPLACED: Final = "\ufffd"
@@ -125,7 +125,7 @@ def csv_bytes(lines: str, writing: Writing) -> bytes:
     if not lines:
         return b""
     if writing.safe:
-        lines = _OPENS_FORMULA.sub("\"'", lines)
+        lines = re.sub(_OPENS_FORMULA, "\"'", lines)  # compiled once, when it is first needed
     # No text holds a raw line end or an unescaped quote, so that these ends are those of lines. Cutting and
     # joining is faster than replacing, which looks through a text twice.
     text = "\r\n".join(lines[1:-1].split("]\n[")) + "\r\n"
