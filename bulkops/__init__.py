@@ -27,7 +27,7 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: `import bulkops` alone costs next to nothing."""
-    from importlib import import_module  # noqa: PLC0415
+    from importlib import import_module
 
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

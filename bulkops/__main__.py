@@ -8,14 +8,14 @@ import sys
 def main() -> None:
     """Run the command line of this process."""
     if sys.argv[1:2] == ["sidecar"]:
-        from bulkops.sidecar.options import read  # noqa: PLC0415
+        from bulkops.sidecar.options import read
 
         options = read(sys.argv[2:])
         if options is not None:
-            from bulkops.sidecar.process import run  # noqa: PLC0415
+            from bulkops.sidecar.process import run
 
             sys.exit(run(options))
-    from bulkops.cli import main as command  # noqa: PLC0415
+    from bulkops.cli import main as command
 
     command(prog_name="bulkops")
 

@@ -144,8 +144,8 @@ def _add_table(
 def _add_folder(
     settings: Settings, estate: Estate, columns: _FileColumns, name: str, resource: ResourceSettings
 ) -> None:
-    from bulkops.resources.folder.resource import FolderResource  # noqa: PLC0415  late, as all kinds but tables:
-    from bulkops.resources.folder.storage import FolderStorage  # noqa: PLC0415  most houses have no other
+    from bulkops.resources.folder.resource import FolderResource  # late, as all kinds but tables:
+    from bulkops.resources.folder.storage import FolderStorage  # most houses have no other
 
     root = settings.path(resource.root or "")
     storage = FolderStorage.open(
@@ -163,8 +163,8 @@ def _add_photos(
     resource: ResourceSettings,
     hosted: Mapping[str, HostAction],
 ) -> None:
-    from bulkops.resources.photos.projects import Projects  # noqa: PLC0415  late, as folders
-    from bulkops.resources.photos.resource import PhotosResource  # noqa: PLC0415
+    from bulkops.resources.photos.projects import Projects  # late, as folders
+    from bulkops.resources.photos.resource import PhotosResource
 
     if hosted:
         raise ConfigError(
@@ -186,8 +186,8 @@ def _add_custom(
     hosted: Mapping[str, HostAction],
     made: object | None,
 ) -> None:
-    from bulkops.resources.custom.declaration import load, read_declaration  # noqa: PLC0415  late, as folders
-    from bulkops.resources.custom.resource import CustomResource  # noqa: PLC0415
+    from bulkops.resources.custom.declaration import load, read_declaration  # late, as folders
+    from bulkops.resources.custom.resource import CustomResource
 
     where = f"resources.{name}"
     thing = load(f"{where}.kind", resource.kind, resource.settings) if made is None else made

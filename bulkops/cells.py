@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 # Blanks and marks that spreadsheets pass over before they look for a formula's first character.
-_FORMULA: Final = re.compile(r"[\t\r\n]|[\s\ufeff\u200b-\u200f\u2060]*[=+\-@＝＋－＠]")  # noqa: RUF001
+_FORMULA: Final = re.compile(r"[\t\r\n]|[\s\ufeff\u200b-\u200f\u2060]*[=+\-@＝＋－＠]")
 #: What most cells are: looked for first, since a report has millions.
 _PLAIN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_ .:/-]*")
 _NUMBER: Final = re.compile(r"-?[0-9]+", re.ASCII)

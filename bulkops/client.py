@@ -153,7 +153,7 @@ class Client:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        import httpx  # noqa: PLC0415  late: slow to import
+        import httpx  # late: slow to import
 
         try:
             yield
@@ -171,7 +171,7 @@ class Client:
         self._http = self._connect()
 
     def _connect(self) -> httpx.Client:
-        import httpx  # noqa: PLC0415  late: slow to import
+        import httpx  # late: slow to import
 
         try:
             return httpx.Client(

@@ -186,7 +186,7 @@ class Database:
             self._connection = await connection
         except BaseException:
             # Its thread is told to end but not waited for, and would still knock at a loop that may be closed.
-            connection._thread.join(_THREAD_ENDS_S)  # noqa: SLF001
+            connection._thread.join(_THREAD_ENDS_S)  # noqa: SLF001  aiosqlite has no public way
             raise
         return self._connection
 
@@ -250,7 +250,7 @@ class Database:
 async def _execute(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
     # aiosqlite has no public way to run a whole function in its thread; a test holds this one line.
     raw: Any = connection
-    result: T = await raw._execute(lambda: work(raw._conn))  # noqa: SLF001
+    result: T = await raw._execute(lambda: work(raw._conn))  # noqa: SLF001  aiosqlite has no public way
     return result
 
 

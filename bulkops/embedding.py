@@ -243,7 +243,7 @@ class Bulkops:
         *,
         ids: Sequence[WireId] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002  the field's name on the wire
-        all: bool | None = None,  # noqa: A002
+        all: bool | None = None,  # noqa: A002  as above
         selection_id: str | None = None,
         tenant: str | None = None,
         user: str = "host",

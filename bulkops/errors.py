@@ -138,7 +138,7 @@ class JobFailed(BulkopsError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean "receipts"?`` for the nearest known name, nothing when none is near."""
-    from difflib import get_close_matches  # noqa: PLC0415  late: only mistakes need it
+    from difflib import get_close_matches  # late: only mistakes need it
 
     by_fold = {other.casefold(): other for other in known}
     near = get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.6)

@@ -73,7 +73,7 @@ class Maintenance:
             raise ValueError("a chore has a name")  # noqa: TRY004  the contract's word for ids it cannot read
         return wire
 
-    async def freeze_filter(self, filter_: dict[str, Any], now_ms: int) -> dict[str, Any]:  # noqa: ARG002
+    async def freeze_filter(self, filter_: dict[str, Any], now_ms: int) -> dict[str, Any]:  # noqa: ARG002  nothing to filter by
         for column in filter_:
             raise invalid_field(f"/filter/{column}", "chores have no columns; name them, or take all")
         return {}
@@ -104,7 +104,7 @@ class Maintenance:
     async def manifest(self, query: Query) -> AsyncGenerator[list[Found], None]:
         yield await self.select(query, len(self._janitor.names))
 
-    async def impact(self, query: Query, deadline_s: float) -> tuple[Impact, list[Caution]]:  # noqa: ARG002
+    async def impact(self, query: Query, deadline_s: float) -> tuple[Impact, list[Caution]]:  # noqa: ARG002  it is known
         return Impact({}, None, None), []
 
     async def sample(self, query: Query, limit: int) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ class Maintenance:
         last = shown[-1][0] if shown else len(names)
         return ItemsPage(items, [last] if last + 1 < len(names) else None, len(names), total_capped=False)
 
-    async def counts(self, tenant: str | None, deadline_s: float) -> dict[str, Any]:  # noqa: ARG002
+    async def counts(self, tenant: str | None, deadline_s: float) -> dict[str, Any]:  # noqa: ARG002  no wait
         return {"total": len(self._janitor.names), "by_status": {}, "deleted": 0}
 
     async def batches(self, query: Query, *, undo: bool) -> ChoreBatches:  # noqa: ARG002  it is all final
@@ -159,7 +159,7 @@ class ChoreBatches:
     ) -> Plan:
         return Plan(announce=False)
 
-    async def apply(self, plan: Plan, todo: Todo, fence: Fence, turn: Turn) -> BatchResult:  # noqa: ARG002
+    async def apply(self, plan: Plan, todo: Todo, fence: Fence, turn: Turn) -> BatchResult:  # noqa: ARG002  the contract
         troubles = []
         for position, name in zip(todo.positions, todo.ids, strict=True):
             trouble = await self._do(str(name), turn)

@@ -44,7 +44,7 @@ async def measure_loop_lag_s() -> float:
 def render(census: Census, vitals: Vitals) -> tuple[bytes, str]:
     """Write the metrics; returns the text and its media type."""
     # Slow to import, and asked for by few: not before the first scrape.
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest  # noqa: PLC0415
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(census, vitals))
@@ -59,7 +59,7 @@ class _Collector:
         self._vitals = vitals
 
     def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+        from prometheus_client.core import GaugeMetricFamily
 
         census, vitals = self._census, self._vitals
         labelled = (

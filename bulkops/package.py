@@ -100,7 +100,7 @@ def find_triple() -> str | None:
     """Ask rustc, which a Tauri application is built with; without one go by the platform."""
     rustc = shutil.which("rustc")
     if rustc is not None:
-        told = subprocess.run([rustc, "-vV"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+        told = subprocess.run([rustc, "-vV"], capture_output=True, text=True, check=False).stdout  # noqa: S603  found on PATH
         found = triple_of_rustc(told)
         if found is not None:
             return found
@@ -165,7 +165,7 @@ def build(order: Order) -> Path:
         work = Path(folder)
         # PyInstaller keeps a cache at home otherwise, which two builds at a time would share.
         os.environ["PYINSTALLER_CONFIG_DIR"] = str(work / "cache")
-        from PyInstaller.__main__ import run  # noqa: PLC0415  an extra, and it reads the variable above
+        from PyInstaller.__main__ import run  # an extra, and it reads the variable above
 
         # Not binary.py itself: what lies beside the script would be taken for top-level modules.
         (work / _ENTRY).write_text("from bulkops.binary import main\n\nmain()\n", encoding="utf-8")

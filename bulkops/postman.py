@@ -157,7 +157,7 @@ class Postman:
 
     async def _send(self, letter: Letter) -> tuple[int, Mapping[str, str]]:
         """Send a letter to the first address that takes a connection."""
-        import httpx  # noqa: PLC0415  slow to import, and not needed before there is something to send
+        import httpx  # slow to import, and not needed before there is something to send
 
         target = egress.read_url(letter.url, self._policy)
         addresses = await egress.locate(target, self._policy, self._resolver)
@@ -172,7 +172,7 @@ class Postman:
 
     async def _trusted(self) -> ssl.SSLContext:
         if self._trust is None:
-            import httpx  # noqa: PLC0415
+            import httpx
 
             # Reads a large file; SSL_CERT_FILE of the environment names an authority of one's own.
             self._trust = await anyio.to_thread.run_sync(httpx.create_ssl_context)
@@ -182,7 +182,7 @@ class Postman:
 async def _post(
     target: Target, address: str, headers: dict[str, str], body: bytes, trust: ssl.SSLContext
 ) -> tuple[int, Mapping[str, str]]:
-    import httpx  # noqa: PLC0415
+    import httpx
 
     url = httpx.URL(scheme=target.scheme, host=address, port=target.port, raw_path=target.path.encode())
     extensions = {
@@ -238,7 +238,7 @@ def read_retry_after(value: str | None, now_ms: int) -> int:
         return 0
     if value.isascii() and value.isdigit():
         return int(value[:9]) * 1000
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  slow to import, and dates are rare
+    from email.utils import parsedate_to_datetime  # slow to import, and dates are rare
 
     try:
         at = parsedate_to_datetime(value)

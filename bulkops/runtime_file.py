@@ -89,7 +89,7 @@ def process_exists(pid: int) -> bool:
 
 def answers(url: str) -> bool:
     """Say whether `/healthz` at ``url`` answers 200, without any credential."""
-    import http.client  # noqa: PLC0415  late: a server that starts asks nobody
+    import http.client  # late: a server that starts asks nobody
 
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(

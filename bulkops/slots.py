@@ -56,7 +56,7 @@ def check_zone(name: str) -> None:
     Raises:
         ValueError: it is unknown.
     """
-    from zoneinfo import ZoneInfo  # noqa: PLC0415  late: a start without cron lines needs no zone
+    from zoneinfo import ZoneInfo  # late: a start without cron lines needs no zone
 
     try:
         known = _ZONE.fullmatch(name) is not None and ZoneInfo(name) is not None
@@ -120,9 +120,9 @@ def _grid(anchor_ms: int, every_ms: int, after_ms: int) -> Iterator[int]:
 
 
 def _cron(line: str, zone: str, after_ms: int) -> Iterator[datetime]:
-    from zoneinfo import ZoneInfo  # noqa: PLC0415  late: only cron lines need it
+    from zoneinfo import ZoneInfo  # late: only cron lines need it
 
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415  the same
+    from cronsim import CronSim, CronSimError  # the same
 
     check_zone(zone)
     if len(line.split()) != 5:

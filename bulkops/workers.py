@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
@@ -79,11 +79,11 @@ class Workers:
         self.ring()
         self._house.progress.nudge()
 
-    async def _work_on(self, bell: asyncio.Event, take: Callable[[], object]) -> None:
+    async def _work_on(self, bell: asyncio.Event, take: Callable[[], Awaitable[object]]) -> None:
         while not self._house.stopping:
             bell.clear()
             try:
-                worked = await take()  # type: ignore[misc]
+                worked = await take()
             except sqlite3.Error as error:
                 _log.error("CLAIM_FAILED error=%s", error)
                 await anyio.sleep(1)

@@ -159,7 +159,7 @@ class RecordingService:
         caller: Caller,
         job_id: str,
         *,
-        format: str,  # noqa: A002
+        format: str,  # noqa: A002  the name on the wire
         outcome: str | None,
     ) -> AsyncIterator[bytes]:
         self._note("report", caller, job_id, format, outcome)

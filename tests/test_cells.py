@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bulkops.cells import cell, line
 
 
-@pytest.mark.parametrize("first", [*"=+-@\t\r\n", "＝", "＋", "－", "＠", " =", "\ufeff="])  # noqa: RUF001
+@pytest.mark.parametrize("first", [*"=+-@\t\r\n", "＝", "＋", "－", "＠", " =", "\ufeff="])
 def test_a_formula_becomes_text(first: str) -> None:
     (row,) = csv.reader(io.StringIO(cell(first + "cmd|'/c calc'!A1"), newline=""))
     assert row == ["'" + first + "cmd|'/c calc'!A1"]

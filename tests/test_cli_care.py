@@ -291,8 +291,8 @@ def test_the_audit_is_a_table_a_document_or_a_file(house: House, monkeypatch: py
 
 
 def test_the_csv_is_the_servers_own(house: House) -> None:
-    from bulkops.client import Client, Endpoint  # noqa: PLC0415  as the command does
-    from bulkops.runtime_file import find_running  # noqa: PLC0415
+    from bulkops.client import Client, Endpoint  # as the command does
+    from bulkops.runtime_file import find_running
 
     running = find_running(house.folder / "bulkops-data")
     assert running is not None

@@ -420,7 +420,7 @@ def test_importing_it_costs_next_to_nothing() -> None:
 
 
 def test_there_is_nothing_else_in_it() -> None:
-    import bulkops  # noqa: PLC0415
+    import bulkops
 
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = bulkops.Nothing

@@ -41,9 +41,9 @@ def _copy(database: Path, file: Path) -> None:
         StartRefused: the database is missing or cannot be read, or the file is there or cannot be made.
 
     """
-    import anyio  # noqa: PLC0415  late: the store is slow to import
+    import anyio  # late: the store is slow to import
 
-    from bulkops.store.store import copy_database  # noqa: PLC0415
+    from bulkops.store.store import copy_database
 
     if not database.is_file():
         raise StartRefused("db_corrupt", f"{database} does not exist; there is nothing to back up")

@@ -153,7 +153,7 @@ def by_socket(client: Client, job: str, since: Callable[[], str]) -> Pages:
         Broken: the socket was refused or lost.
 
     """
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI  # noqa: PLC0415  late
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI  # late
 
     try:
         with _dial(client) as socket:
@@ -168,8 +168,8 @@ def by_socket(client: Client, job: str, since: Callable[[], str]) -> Pages:
 
 
 def _dial(client: Client) -> AbstractContextManager[ClientConnection]:
-    from websockets.sync.client import connect  # noqa: PLC0415  late: only who follows needs it
-    from websockets.typing import Subprotocol  # noqa: PLC0415
+    from websockets.sync.client import connect  # late: only who follows needs it
+    from websockets.typing import Subprotocol
 
     url = client.endpoint.url.rstrip("/")
     return connect(

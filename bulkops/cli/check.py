@@ -24,7 +24,7 @@ def check(invocation: Invocation, *, explain: bool) -> None:
     """Say what is wrong, missing or slow about the config. Exits with 1 when something is wrong."""
     if invocation.url is not None:
         raise click.UsageError("a config is checked where it lies, without --url")
-    from bulkops.resources.inspection import inspect  # noqa: PLC0415  late: only this command needs it
+    from bulkops.resources.inspection import inspect  # late: only this command needs it
 
     settings = invocation.settings()
     findings = inspect(settings)
@@ -40,9 +40,9 @@ def check(invocation: Invocation, *, explain: bool) -> None:
 
 
 def _explain(settings: Settings) -> list[ExplainedAction]:
-    import anyio  # noqa: PLC0415  late: it brings the engine
+    import anyio  # late: it brings the engine
 
-    from bulkops.resources.explanation import explain  # noqa: PLC0415
+    from bulkops.resources.explanation import explain
 
     return anyio.run(explain, settings)
 

@@ -119,7 +119,7 @@ def _show_page(running: Running) -> None:
 
 
 def _make(folder: Path) -> None:
-    from bulkops.demo import prepare  # noqa: PLC0415  late: only this command needs it
+    from bulkops.demo import prepare  # late: only this command needs it
 
     started = time.monotonic()
     made = prepare(folder)
@@ -163,8 +163,8 @@ def _command(folder: Path, *options: str) -> str:
 @contextmanager
 def _open_server(folder: Path) -> Iterator[Running]:
     """Serve at the config's port, or at a free one where somebody else has it."""
-    from bulkops.cli.serving import open_server  # noqa: PLC0415  late: the engine is slow to import
-    from bulkops.web.server import bind  # noqa: PLC0415
+    from bulkops.cli.serving import open_server  # late: the engine is slow to import
+    from bulkops.web.server import bind
 
     settings: Settings = load_settings(folder / "bulkops.toml", os.environ)
     try:

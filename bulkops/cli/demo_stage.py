@@ -43,10 +43,10 @@ def open_stage(system: str, intention: str, *, as_json: bool) -> Iterator[Stage]
 
 @contextmanager
 def _bars(system: str, intention: str) -> Iterator[Stage]:
-    from rich.console import Console  # noqa: PLC0415  late: slow to import
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
-    from rich.table import Column  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # late: slow to import
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
+    from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
     console.print(Text.assemble("\n", (system.ljust(_NAME), "bold cyan"), intention))

@@ -98,7 +98,7 @@ def start_receipts(client: Client, folder: Path) -> tuple[Business, _Job]:
 
     An earlier demo's job that is still active is taken instead.
     """
-    from bulkops.demo import BUSINESSES, refill  # noqa: PLC0415  late: only this command needs it
+    from bulkops.demo import BUSINESSES, refill  # late: only this command needs it
 
     wait_s = 0.0
     while True:
@@ -126,8 +126,8 @@ def _receipts(scene: _Scene) -> Told:
 
 
 def _dossiers(scene: _Scene) -> Told:
-    from bulkops.demo import refill_dossiers  # noqa: PLC0415  late: only this command needs it
-    from bulkops.demo_data.dossiers import MISSING, PURGED  # noqa: PLC0415
+    from bulkops.demo import refill_dossiers  # late: only this command needs it
+    from bulkops.demo_data.dossiers import MISSING, PURGED
 
     refill_dossiers(scene.folder)
     ids = [*PURGED[:3], MISSING, *PURGED[3:]]
@@ -138,8 +138,8 @@ def _dossiers(scene: _Scene) -> Told:
 
 
 def _photos(scene: _Scene) -> Told:
-    from bulkops.demo import decide_on_photos, upload_photos  # noqa: PLC0415  late: only this command needs it
-    from bulkops.demo_data.photos import PROJECTS  # noqa: PLC0415
+    from bulkops.demo import decide_on_photos, upload_photos  # late: only this command needs it
+    from bulkops.demo_data.photos import PROJECTS
 
     project = PROJECTS[0]
     decide_on_photos(scene.folder)
@@ -166,7 +166,7 @@ def _photos(scene: _Scene) -> Told:
 
 
 def _sessions(scene: _Scene) -> Told:
-    from bulkops.demo import refill_sessions  # noqa: PLC0415  late: only this command needs it
+    from bulkops.demo import refill_sessions  # late: only this command needs it
 
     refill_sessions(scene.folder)
     unfinished = {"filter": {"status": {"in": ["open", "processing"]}}}
@@ -191,8 +191,8 @@ def _sessions(scene: _Scene) -> Told:
 
 
 def _images(scene: _Scene) -> Told:
-    from bulkops.demo import refill_images  # noqa: PLC0415  late: only this command needs it
-    from bulkops.demo_data.tables import CLIENTS  # noqa: PLC0415
+    from bulkops.demo import refill_images  # late: only this command needs it
+    from bulkops.demo_data.tables import CLIENTS
 
     refill_images(scene.folder)
     client, _ = CLIENTS[0]

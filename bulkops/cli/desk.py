@@ -128,7 +128,7 @@ def open_desk(invocation: Invocation) -> Iterator[Desk]:
         with closing(invocation.client()) as client:
             yield RemoteDesk(client)
         return
-    from bulkops.cli.local_desk import open_local_desk  # noqa: PLC0415  late: the engine is slow to import
+    from bulkops.cli.local_desk import open_local_desk  # late: the engine is slow to import
 
     with open_local_desk(invocation.settings()) as desk:
         yield desk

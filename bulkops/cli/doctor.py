@@ -73,7 +73,7 @@ def look_at_versions() -> Iterator[Finding]:
 
 def judge_sqlite(version: tuple[int, ...], text: str) -> Finding:
     """Say what is known about a release of SQLite."""
-    from bulkops.resources.inspection import has_wal_race  # noqa: PLC0415  late: it brings the engine
+    from bulkops.resources.inspection import has_wal_race  # late: it brings the engine
 
     if version < _MIN_SQLITE:
         return Finding("sqlite", "bad", f"{text}; bulkops needs 3.37 or newer")
@@ -99,7 +99,7 @@ def look_at_files(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(path: Path) -> Finding:
-    from bulkops.store import health  # noqa: PLC0415  late: it brings the engine
+    from bulkops.store import health  # late: it brings the engine
 
     if not path.exists():
         return Finding("database", "good", f"{path} is made by the first start")
@@ -124,7 +124,7 @@ def _private(name: str, path: Path) -> Finding:
 
 
 def _instance(data_dir: Path) -> Iterator[Finding]:
-    from bulkops.store.instance import last_holder  # noqa: PLC0415  late: it brings the engine
+    from bulkops.store.instance import last_holder  # late: it brings the engine
 
     holder = last_holder(data_dir)
     alive = holder is not None and runtime_file.process_exists(holder)
@@ -150,7 +150,7 @@ def look_at_machine(settings: Settings) -> Iterator[Finding]:
         state: Literal["good", "warning"] = "warning" if free < _LOW_DISK else "good"
         yield Finding(f"disk of {name}", state, f"{free / 2**30:,.1f} GiB free at {place}")
     if sys.platform != "win32":
-        import resource  # noqa: PLC0415  not on Windows
+        import resource  # not on Windows
 
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         low = soft != resource.RLIM_INFINITY and soft < _LOW_FILES

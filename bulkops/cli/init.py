@@ -23,7 +23,7 @@ def init(invocation: Invocation, *, db: Path, force: bool) -> None:
 
     The database is only read. The file is bulkops.toml in the current folder, or what --config names.
     """
-    from bulkops.resources.draft import draft  # noqa: PLC0415  late: only this command needs it
+    from bulkops.resources.draft import draft  # late: only this command needs it
 
     file = invocation.config
     text = draft(db, file.absolute().parent)

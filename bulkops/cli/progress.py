@@ -197,8 +197,8 @@ def open_view(*, as_json: bool) -> Iterator[View]:
     elif not sys.stderr.isatty():
         yield Lines()
     else:
-        from rich.console import Console  # noqa: PLC0415  late: slow to import
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+        from rich.console import Console  # late: slow to import
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
         columns = (
             SpinnerColumn(finished_text=" "),

@@ -84,10 +84,10 @@ def table(
 
 
 def _draw(titles: Sequence[str], cells: list[list[str]], right: frozenset[int]) -> None:
-    from rich import box  # noqa: PLC0415  late: slow to import
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import box  # late: slow to import
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, title in enumerate(titles):

@@ -32,7 +32,7 @@ def serve(invocation: Invocation, *, host: str | None, port: int | None, open_pa
         raise click.UsageError("a server listens at --host and --port, not at --url")
     settings = at(invocation.settings(), host, port)
     gc.disable()  # nothing that a start makes is garbage
-    from bulkops.cli.serving import serve_until_stopped  # noqa: PLC0415  late: the engine is slow to import
+    from bulkops.cli.serving import serve_until_stopped  # late: the engine is slow to import
 
     def welcome(running: Running) -> None:
         keep_the_loop_nimble()

@@ -84,7 +84,7 @@ def open_server(settings: Settings) -> Iterator[Running]:
         ConfigError, StartRefused: the house cannot start.
 
     """
-    from anyio.from_thread import start_blocking_portal  # noqa: PLC0415  late: `serve` needs no portal
+    from anyio.from_thread import start_blocking_portal  # late: `serve` needs no portal
 
     async def run(*, task_status: TaskStatus[Running]) -> None:
         await run_server(settings, on_ready=task_status.started, signals=False)

@@ -31,8 +31,8 @@ def sidecar(
     """Serve a desktop application: a start line on stdin, JSON lines on stdout. No secret is an option."""
     if invocation.url is not None:
         raise click.UsageError("a sidecar is a server of its own, it takes no --url")
-    from bulkops.sidecar.options import Options  # noqa: PLC0415
-    from bulkops.sidecar.process import run  # noqa: PLC0415
+    from bulkops.sidecar.options import Options
+    from bulkops.sidecar.process import run
 
     config = invocation.config if invocation.config_named else None
     ctx.exit(run(Options(data_dir=data_dir, config=config, port=port, host_pid=host_pid)))

@@ -99,7 +99,7 @@ class HostedTable(TableResource):
         todo: Todo,
         *,
         undo: bool,
-        kept: Mapping[int, Image] | None = None,  # noqa: ARG002
+        kept: Mapping[int, Image] | None = None,  # noqa: ARG002  for things that are no rows
     ) -> dict[int, Item]:
         """Read the rows that may be acted on now, by position.
 

@@ -292,7 +292,7 @@ def rename_noreplace(source_folder: int, source: bytes, target_folder: int, targ
     if call is not None:
         if call(source_folder, source, target_folder, target, _RENAME_NOREPLACE) == 0:
             return
-        import ctypes  # noqa: PLC0415  slow to import
+        import ctypes  # slow to import
 
         code = ctypes.get_errno()
         if code not in _NO_RENAMEAT2:
@@ -304,7 +304,7 @@ def rename_noreplace(source_folder: int, source: bytes, target_folder: int, targ
 def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     if not sys.platform.startswith("linux"):
         return None
-    import ctypes  # noqa: PLC0415  slow to import
+    import ctypes  # slow to import
 
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:

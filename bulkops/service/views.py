@@ -47,10 +47,10 @@ class Progress(Protocol):
 class Idle:
     """The `Progress` of a process without workers."""
 
-    def in_progress(self, job_id: str) -> list[str]:  # noqa: ARG002
+    def in_progress(self, job_id: str) -> list[str]:  # noqa: ARG002  nothing runs
         return []
 
-    def throttle(self, job_id: str) -> Throttle | None:  # noqa: ARG002
+    def throttle(self, job_id: str) -> Throttle | None:  # noqa: ARG002  nothing runs
         return None
 
 

@@ -101,7 +101,7 @@ def _bad(message: str) -> StartRefused:
 
 
 def _read_object(line: bytes) -> dict[str, Any]:
-    from bulkops.web.strict_json import parse  # noqa: PLC0415  late: the line is awaited while all of it loads
+    from bulkops.web.strict_json import parse  # late: the line is awaited while all of it loads
 
     if len(line) > MAX_LINE:
         raise _bad(f"the start line has more than {MAX_LINE} bytes")
@@ -115,7 +115,7 @@ def _read_object(line: bytes) -> dict[str, Any]:
 
 
 def _read_token(token: object) -> str | None:
-    from bulkops.store.credentials import LOCAL, split  # noqa: PLC0415  as above
+    from bulkops.store.credentials import LOCAL, split  # as above
 
     if token is None:
         return None
@@ -127,7 +127,7 @@ def _read_token(token: object) -> str | None:
 
 
 def _read_origins(origins: object) -> tuple[str, ...]:
-    from bulkops.settings import is_origin  # noqa: PLC0415  as above
+    from bulkops.settings import is_origin  # as above
 
     if origins is None:
         return ()

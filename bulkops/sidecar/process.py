@@ -121,7 +121,7 @@ class Sidecar:
 
     def _await_start(self) -> StartLine | None:
         """Wait for the start line while the house is loaded; ``None`` when the end comes first."""
-        from bulkops.sidecar import serving  # noqa: F401, PLC0415  what takes longest, for `_serve`
+        from bulkops.sidecar import serving  # noqa: F401  what takes longest, for `_serve`
 
         try:
             line = self._first.get(timeout=max(0.0, self._began + _START_WITHIN_S - time.monotonic()))
@@ -134,10 +134,10 @@ class Sidecar:
         return read_start(line)
 
     def _serve(self, start: StartLine) -> None:
-        import anyio  # noqa: PLC0415
+        import anyio
 
-        from bulkops.sidecar.placing import settle  # noqa: PLC0415  late: slow to load
-        from bulkops.sidecar.serving import serve_house  # noqa: PLC0415  late: slow to load
+        from bulkops.sidecar.placing import settle  # late: slow to load
+        from bulkops.sidecar.serving import serve_house  # late: slow to load
 
         if start.host_pid is not None:
             self._ending.watch(start.host_pid)

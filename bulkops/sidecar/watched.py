@@ -46,14 +46,14 @@ def _began(pid: int) -> str | None:
 
 
 def _open_handle(pid: int) -> Any:  # pragma: no cover  Windows
-    import ctypes  # noqa: PLC0415
+    import ctypes
 
     synchronize = 0x00100000
     return ctypes.windll.kernel32.OpenProcess(synchronize, 0, pid)  # type: ignore[attr-defined]
 
 
 def _is_running(handle: Any) -> bool:  # pragma: no cover  Windows
-    import ctypes  # noqa: PLC0415
+    import ctypes
 
     still_waiting = 0x102
     kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]

@@ -107,7 +107,7 @@ def _no_lock(path: Path) -> StartRefused:
 
 def _lock(fd: int) -> bool:
     if sys.platform == "win32":  # pragma: no cover
-        import msvcrt  # noqa: PLC0415
+        import msvcrt
 
         os.lseek(fd, 1 << 20, os.SEEK_SET)  # beyond the pid, which others read
         try:
@@ -117,7 +117,7 @@ def _lock(fd: int) -> bool:
         finally:
             os.lseek(fd, 0, os.SEEK_SET)
         return True
-    import fcntl  # noqa: PLC0415
+    import fcntl
 
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

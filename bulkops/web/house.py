@@ -67,7 +67,7 @@ async def describe(call: Call) -> Response:
 def _document(call: Call) -> dict[str, Any]:
     known = call.door.documents
     if call.root_path not in known:
-        from bulkops.web import openapi  # noqa: PLC0415  late: few ask for it, and every start would pay
+        from bulkops.web import openapi  # late: few ask for it, and every start would pay
 
         known[call.root_path] = openapi.document(call.door.operations, call.root_path)
     return known[call.root_path]
@@ -75,7 +75,7 @@ def _document(call: Call) -> dict[str, Any]:
 
 async def refer(call: Call) -> Response:
     """`GET /docs`."""
-    from bulkops.web import reference  # noqa: PLC0415  late, as above
+    from bulkops.web import reference  # late, as above
 
     page = reference.page(_document(call))
     return HTMLResponse(page, headers={"Content-Security-Policy": reference.CONTENT_SECURITY_POLICY})

@@ -376,7 +376,7 @@ class Server(uvicorn.Server):
         now = asyncio.get_running_loop().time
         until = now() + self.census.bounds.drain_s
         # uvicorn keeps its connections in a set that rings no bell.
-        while self.server_state.connections and now() < until and not self.force_exit:  # noqa: ASYNC110
+        while self.server_state.connections and now() < until and not self.force_exit:  # noqa: ASYNC110  see above
             await asyncio.sleep(0.02)
 
     @contextmanager
@@ -445,7 +445,7 @@ def _set_options(listener: socket.socket, family: int) -> None:
 def room_for_connections(bounds: Bounds) -> int:
     """Raise the limit of open files as far as allowed; return how many connections that leaves room for."""
     try:
-        import resource  # noqa: PLC0415  not on Windows
+        import resource  # not on Windows
     except ImportError:  # pragma: no cover
         return min(bounds.max_connections, 512)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

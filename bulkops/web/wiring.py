@@ -78,14 +78,14 @@ class Service(Protocol):
         caller: Caller,
         job_id: str,
         *,
-        format: str,  # noqa: A002
+        format: str,  # noqa: A002  the name on the wire
         outcome: str | None,
     ) -> AsyncIterator[bytes]: ...
     async def tasks(
         self,
         caller: Caller,
         *,
-        type: str | None,  # noqa: A002
+        type: str | None,  # noqa: A002  the name on the wire
         project: str | None,
         tenant: str | None,
         show_maintenance: bool | None,

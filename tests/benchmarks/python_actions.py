@@ -42,7 +42,7 @@ async def _items_a_second(folder: Path) -> float:
 
 def _huey_tasks_a_second(folder: Path, count: int) -> float:
     """Enqueue no-ops, then run them with huey's own consumer and two threads until none is left."""
-    from huey import SqliteHuey  # noqa: PLC0415  an optional extra
+    from huey import SqliteHuey  # an optional extra
 
     huey: Any = SqliteHuey("benchmark", filename=str(folder / "huey.db"), results=False)
     done: list[int] = []

@@ -38,7 +38,7 @@ def take_preview(desk: Desk, path: Path) -> None:
 
 def main() -> int:
     """Make both pictures; 0 when they are made."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415  only this script needs it
+    from playwright.sync_api import sync_playwright  # only this script needs it
 
     SCREENS.mkdir(parents=True, exist_ok=True)
     with (

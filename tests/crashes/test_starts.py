@@ -161,8 +161,8 @@ def test_our_database_from_a_backup_pauses_everything_unfinished(tmp_path: Path)
 
 def _back_up(folder: Path, target: Path) -> None:
     """Do what `bulkops backup` does while the server runs."""
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    from bulkops.store.store import copy_database  # noqa: PLC0415
+    from bulkops.store.store import copy_database
 
     asyncio.run(copy_database(folder / "bulkops.db", target, int(time.time() * 1000)))

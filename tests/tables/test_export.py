@@ -34,7 +34,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 VALUES = st.one_of(
     st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), TEXTS, st.binary(max_size=8)
 )
-FORMULA_LIKE = st.text('=+-@＝ \t\r\n\f\b\u200b\u2003\\"[],{:}019.eEa', max_size=6)  # noqa: RUF001
+FORMULA_LIKE = st.text('=+-@＝ \t\r\n\f\b\u200b\u2003\\"[],{:}019.eEa', max_size=6)
 ODD_TEXTS = (
     '=HYPERLINK("http://evil","x")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\u200b=1",
     "\uff1d1", "-5", "+49", "-1.5e3", 'a"b', "a,b", "a\r\nb", "null", ',null,"x"', '{"":0}', '","', "]\r\n[",
@@ -81,7 +81,7 @@ def told(value: Any, *, safe: bool) -> str:
         return repr(value)
     text = str(value).replace("\x00", "\ufffd")
     number = re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text, re.ASCII)
-    formula = re.match(r"[\t\r\n]|[\s\ufeff\u200b-\u200f\u2060]*[=+\-@＝＋－＠]", text)  # noqa: RUF001
+    formula = re.match(r"[\t\r\n]|[\s\ufeff\u200b-\u200f\u2060]*[=+\-@＝＋－＠]", text)
     return "'" + text if safe and formula and not number else text
 
 

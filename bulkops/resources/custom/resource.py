@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -311,7 +312,7 @@ class CustomResource:
 
     # --- what people see ---------------------------------------------------------------------------------
 
-    async def impact(self, query: Query, deadline_s: float) -> tuple[Impact, list[Caution]]:  # noqa: ARG002
+    async def impact(self, query: Query, deadline_s: float) -> tuple[Impact, list[Caution]]:  # noqa: ARG002  as told
         return impact_of(self._action(query.action))
 
     async def sample(self, query: Query, limit: int) -> list[dict[str, Any]]:
@@ -371,7 +372,7 @@ class CustomResource:
         try:
             async with aclosing(source):
                 async for items in source:
-                    held = await thread.run(lambda items=items: load(items))  # type: ignore[misc]
+                    held = await thread.run(partial(load, items))
                     if held >= limit:
                         return False
         except DeadlineError:

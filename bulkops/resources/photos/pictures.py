@@ -39,7 +39,7 @@ def make(file: BinaryIO, sizes: Mapping[str, int]) -> dict[str, bytes]:
         PillowMissing: as it says.
     """
     try:
-        from PIL import Image  # noqa: PLC0415  slow to load, and an extra
+        from PIL import Image  # slow to load, and an extra
     except ImportError as error:
         raise PillowMissing from error
     data = file.read(MAX_FILE_BYTES + 1)
@@ -76,7 +76,7 @@ def _upright(opened: Any, largest: int) -> Any:
 
 def _turn(opened: Any) -> Any:
     """Read how to turn the picture; metadata that cannot be read leave it as it is."""
-    from PIL import Image  # noqa: PLC0415  as above
+    from PIL import Image  # as above
 
     try:
         orientation = opened.getexif().get(_ORIENTATION)
@@ -95,7 +95,7 @@ def _turn(opened: Any) -> Any:
 
 
 def _on_white(picture: Any) -> Any:
-    from PIL import Image  # noqa: PLC0415  as above
+    from PIL import Image  # as above
 
     ground = Image.new("RGB", picture.size, "white")
     ground.paste(picture, mask=picture.getchannel("A"))

@@ -29,7 +29,7 @@ _NULL: Final = '{"":0}'
 _SAFE_INTEGER: Final = 2**53 - 1
 #: Blanks and marks that spreadsheets pass over before they look for a formula's first character.
 _BLANK: Final = r"\s\ufeff\u200b-\u200f\u2060"
-_SIGN: Final = r"=+\-@＝＋－＠"  # noqa: RUF001
+_SIGN: Final = r"=+\-@＝＋－＠"
 _DIGITS: Final = r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _FORMULA: Final = re.compile(rf"[\t\r\n]|[{_BLANK}]*[{_SIGN}]")
 _NUMBER: Final = re.compile(_DIGITS)
