@@ -1,4 +1,10 @@
-"""bulkops: durable bulk operations with live progress and a way back, in one process and one file."""
+"""bulkops: durable bulk operations with live progress and a way back, in one process and one file.
+
+A request goes from `web` through `service` into `store`: a row and its event in one transaction. The commit wakes
+`workers`, whose `runner` acts on what `resources` holds, and rings the `hub`, at which `feed` reads the log for
+`web.live`. `runtime` wires all of it; `cli`, `sidecar` and `embedding` are the other doors. Three rooms are
+permissions: only `store` touches our database, only `resources` touches theirs, only `web` meets strangers.
+"""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
 def main() -> None:
     """Run the command line of this process."""
+    gc.disable()  # nothing that a start makes is garbage; a command collects again when it begins
     if sys.argv[1:2] == ["sidecar"]:
         from bulkops.sidecar.options import read
 

@@ -17,7 +17,18 @@ from bulkops.ids import wire_id
 from bulkops.labels import task_done
 from bulkops.models import ItemError
 from bulkops.states import Status, sources_of
-from bulkops.store import artifacts, deletions, events, exceptions, intents, jobs, manifests, tasks, trash
+from bulkops.store import (
+    artifacts,
+    claims,
+    deletions,
+    events,
+    exceptions,
+    intents,
+    jobs,
+    manifests,
+    tasks,
+    trash,
+)
 from bulkops.store.audit import append as audit
 from bulkops.store.intents import Intent
 from bulkops.store.jobs import Counts, JobRow
@@ -61,7 +72,8 @@ class BatchPage(msgspec.Struct, frozen=True, kw_only=True):
 class Tempo(msgspec.Struct, frozen=True, kw_only=True):
     """How the batch went, how long to rest after it, and what of it is told now.
 
-    ``written`` is how far the job's file is, for jobs that make one. ``followers`` makes the jobs that begin
+    ``written`` is how far the job's file is, for jobs that make one; ``unwritten``: that of a job which is to be
+    cancelled cannot be written any more. ``followers`` makes the jobs that begin
     when the one given completes.
     """
 
@@ -71,9 +83,16 @@ class Tempo(msgspec.Struct, frozen=True, kw_only=True):
     slice_over: bool
     rest_ms: int
     announce: bool
-    tell_changed: int
+    tell_changed: bool
     written: Written | None = None
+    unwritten: bool = False
     followers: Callable[[JobRow], Sequence[JobRow]] = lambda _: ()
+
+
+def held_row(tx: Tx, job: JobRow) -> JobRow | None:
+    """Return a job as it is now; ``None`` when it has ended or is not its worker's any more."""
+    row = jobs.get(tx.connection, job.id)
+    return row if row is not None and row.worker == job.worker and not row.terminal else None
 
 
 def announce_batch(tx: Tx, job: JobRow, page: BatchPage, plan: Plan) -> Status:
@@ -131,9 +150,23 @@ def account_batch(
     if job.undo_of is not None:
         _empty_trash(tx, job.undo_of, page, set(untouched))
         _take_files_again(tx, job.undo_of, page, set(untouched))
-    if tempo.tell_changed and not _only_exported(tx, job):
-        events.changed(tx, row, ids=None, count=tempo.tell_changed)
+    if row.terminal:
+        _note_late(tx, row)
+        return row, Step(Next.CANCEL)
+    if tempo.tell_changed and row.cursor < (row.total or 0):  # the last batch tells at its job's end
+        _tell_changed(tx, row)
     return take_step(tx, row, before=job.cursor, tempo=tempo, items=live_items(page, found))
+
+
+def _note_late(tx: Tx, job: JobRow) -> None:
+    """Tell of a batch whose COMMIT came back after its job was ended by force: it is done, and can be undone."""
+    _keep_undo(tx, job)
+    _tell_changed(tx, job)
+    jobs.announce(tx, job, "updated")
+    audit(
+        tx, user=job.requested_by, tenant=job.tenant, verb="settled", job=job.id, resource=job.resource,
+        detail={"succeeded": job.succeeded, "failed": job.failed, "skipped": job.skipped},
+    )  # fmt: skip
 
 
 def _count(page: BatchPage, found: list[ItemException]) -> Counts:
@@ -205,10 +238,12 @@ def take_step(
             slice_over=tempo.slice_over,
         )
     )
-    if tempo.announce or step.next is not Next.GO:
+    if tempo.unwritten:
+        step = Step(Next.CANCEL)
+    if tempo.announce or step.next not in {Next.GO, Next.RELEASE}:
         jobs.announce(tx, job, "progress", items=items)
     if step.next is Next.RELEASE:
-        jobs.release(tx, job, not_before_ms=tx.now_ms + tempo.rest_ms if tempo.rest_ms else 0)
+        claims.release(tx, job, not_before_ms=tx.now_ms + tempo.rest_ms if tempo.rest_ms else 0)
     moved = _move(tx, job, step, tempo)
     return moved or job, step
 
@@ -283,6 +318,14 @@ def pause(tx: Tx, job: JobRow, *, code: str, message: str) -> JobRow | None:
     return jobs.pause(tx, job.id, code=code, message=message, held=True, resume_ms=resume_ms)
 
 
+def settle_request(tx: Tx, job: JobRow) -> None:
+    """Do what was asked of a job that is ``cancelling`` or ``pausing``, and that the calling worker holds."""
+    if job.status is Status.CANCELLING:
+        cancel(tx, job, held=True)
+    else:
+        pause(tx, job, code="USER", message="paused by hand")
+
+
 def _leave_files(tx: Tx, job: JobRow) -> None:
     """Take files again that an undo gave back for a batch that it will not do any more."""
     if job.undo_of is None or not job.frozen:
@@ -300,9 +343,17 @@ def _keep_undo(tx: Tx, job: JobRow) -> None:
 
 
 def _tell_changed(tx: Tx, job: JobRow) -> None:
-    """Tell lists to look again, before the event that is the job's last."""
+    """Tell lists to look again: at which items when the job changed few so far, else at how many."""
     if job.succeeded and not _only_exported(tx, job):
-        events.changed(tx, job, ids=None, count=job.succeeded)
+        events.changed(tx, job, ids=_few_changed(tx, job), count=job.succeeded)
+
+
+def _few_changed(tx: Tx, job: JobRow) -> list[str] | None:
+    if job.cursor > events.MAX_NAMED_IDS:
+        return None
+    passed = manifests.page(tx.connection, job.id, 0, job.cursor).ids
+    untouched = {each.position for each in exceptions.within(tx.connection, job.id, 0, job.cursor)}
+    return [wire_id(native) for position, native in enumerate(passed) if position not in untouched]
 
 
 def _only_exported(tx: Tx, job: JobRow) -> bool:

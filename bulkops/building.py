@@ -5,6 +5,7 @@ One `Target` per database file, however many resources use it; one storage per c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,31 +82,55 @@ class _FileColumns:
 
         The place is a root folder, or the name of a custom storage.
         """
-        columns = self._by_place.setdefault(place, [])
-        columns.append((table, storage))
+        self._by_place.setdefault(place, []).append((table, storage))
 
         async def shared(paths: Sequence[bytes]) -> set[bytes]:
             found: set[bytes] = set()
-            for other, name in columns:
-                await other.open()
-                found |= await other.shared_paths(name, paths)
+            for other_place, columns in self._by_place.items():
+                theirs = _as_named_from(other_place, place, paths)
+                for other, name in columns if theirs else ():
+                    await other.open()
+                    found |= {theirs[path] for path in await other.shared_paths(name, list(theirs))}
             return found
 
         return shared
 
     def naming(self, place: Path | str) -> Named:
-        """Return how to ask which entries of a root are files that rows name, or folders that hold one."""
-        columns = self._by_place.setdefault(place, [])
+        """Return how to ask which entries of a root are files that rows name, or folders that hold one.
+
+        Roots further down need not be asked: a folder that holds one is never acted on.
+        """
 
         async def named(names: Sequence[bytes]) -> set[bytes]:
             found: set[bytes] = set()
-            for other, storage in columns:
-                await other.open()
-                found |= await other.shared_paths(storage, names)
-                found |= await other.shared_folders(storage, names)
+            for other_place, columns in self._by_place.items():
+                above = _way_down(other_place, place)
+                theirs = _as_named_from(other_place, place, names)
+                for other, storage in columns if above is not None else ():
+                    await other.open()
+                    found |= {theirs[path] for path in await other.shared_paths(storage, list(theirs))}
+                    found |= await other.shared_folders(storage, names, below=above or b"")
             return found
 
         return named
+
+
+def _way_down(upper: Path | str, lower: Path | str) -> bytes | None:
+    """Return what paths below ``upper`` begin with to lead below ``lower``; ``None``: they never do."""
+    if upper == lower:
+        return b""
+    if isinstance(upper, str) or isinstance(lower, str) or not lower.is_relative_to(upper):
+        return None
+    return os.fsencode(lower.relative_to(upper).as_posix()) + b"/"
+
+
+def _as_named_from(there: Path | str, here: Path | str, paths: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Say how rows of another place name files of this one, each with its path here; the rest they cannot name."""
+    down = _way_down(there, here)
+    if down is not None:
+        return {down + path: path for path in paths}
+    up = _way_down(here, there)
+    return {} if up is None else {path.removeprefix(up): path for path in paths if path.startswith(up)}
 
 
 def _add_table(

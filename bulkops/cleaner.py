@@ -20,9 +20,9 @@ import anyio.to_thread
 import msgspec
 
 from bulkops.errors import BulkopsError
-from bulkops.resources.mover import Entry, Result, Stop, Verdict, never
 from bulkops.resources.paths import Identity
-from bulkops.resources.storage import LocalStorage, Storage, read_outcomes
+from bulkops.resources.storage import LocalStorage, Outcomes, Storage, read_outcomes
+from bulkops.resources.verdicts import Entry, Result, Stop, Verdict, never
 from bulkops.store import deletions
 from bulkops.store.deletions import Claimed, Settled
 from bulkops.store.store import Store
@@ -338,15 +338,15 @@ class Cleaner:
             verdicts = [Result(Verdict.RETRY, f"{type(error).__name__}: {error}")] * len(rows)
         results.update(zip((row.id for row in rows), verdicts, strict=True))
 
-    async def _ask(self, storage: Storage, keys: list[str]) -> Mapping[str, str]:
-        def delete() -> Mapping[str, str] | Awaitable[Mapping[str, str]]:
+    async def _ask(self, storage: Storage, keys: list[str]) -> Outcomes:
+        def delete() -> Outcomes | Awaitable[Outcomes]:
             return storage.delete(keys)
 
         if inspect.iscoroutinefunction(storage.delete):
             answer = delete()
         else:
             answer = await anyio.to_thread.run_sync(delete, abandon_on_cancel=True, limiter=self._limiter)
-        return answer if isinstance(answer, Mapping) else await answer
+        return await answer if inspect.isawaitable(answer) else answer
 
     def _report(self, rows: list[Claimed], results: list[Result], seconds: float) -> None:
         done = tally(results)

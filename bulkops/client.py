@@ -118,10 +118,10 @@ class Client:
             "POST", "/api/selections", content=lines, headers={"Content-Type": "application/x-ndjson"}
         )
 
-    def poll(self, topic: str, since: str, *, wait_s: int = _WAIT_S) -> Any:
-        """Ask for the events after a cursor; waits up to ``wait_s`` for the first one."""
-        params = {"topic": topic, "since": since, "wait": wait_s, "limit": 200}
-        return self._ask("GET", "/api/events", params=params, timeout=wait_s + _ANSWER_S)
+    def poll(self, topic: str, since: str) -> Any:
+        """Ask for the events after a cursor; waits up to 25 s for the first one."""
+        params = {"topic": topic, "since": since, "wait": _WAIT_S, "limit": 200}
+        return self._ask("GET", "/api/events", params=params, timeout=_WAIT_S + _ANSWER_S)
 
     def reconnect(self) -> None:
         """Look for the server again and drop old connections; one that is not back yet is no error."""

@@ -38,6 +38,18 @@ _UNTRUSTED: Final = frozenset(
 )
 
 
+#: What brings an SQLite of its own into the process.
+_OTHER_LIBRARIES: Final = ("apsw", "pysqlite3", "sqlcipher3", "pysqlcipher3")
+
+
+def other_library() -> str | None:
+    """Name a second SQLite library in this process, ``None`` without one.
+
+    Two that open the same file drop each other's locks when they close it: commits are lost without an error.
+    """
+    return next((name for name in _OTHER_LIBRARIES if sys.modules.get(name, sqlite3) is not sqlite3), None)
+
+
 def primary_code(error: sqlite3.Error) -> int:
     """Return SQLite's primary result code of an error, 0 when the driver gave none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -208,21 +220,6 @@ class Database:
                     raise ValueError("the database is closed")
                 connection = self._connection or await self._connect()
         return await _finish(asyncio.ensure_future(_execute(connection, work)))
-
-    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` between BEGIN IMMEDIATE and COMMIT; any exception rolls all of it back."""
-
-        def unit(connection: sqlite3.Connection) -> T:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                roll_back(connection)
-                raise
-            return result
-
-        return await self.run(unit)
 
     async def reopen(self) -> None:
         """Replace the connection after an error that makes its state unknown.

@@ -19,6 +19,7 @@ from bulkops.demo_data import dossiers, photos, tables
 from bulkops.demo_data.config import CONFIG
 from bulkops.demo_data.tables import BUSINESSES, Business
 from bulkops.errors import BulkopsError
+from bulkops.shapes import whole
 
 _MARKER: Final = ".bulkops-demo"
 #: Raised whenever what is made changes; 1 had neither dossiers nor photos in its config.
@@ -114,7 +115,7 @@ def _read_marker(folder: Path) -> _Marker | None:
 
     """
     try:
-        return msgspec.json.decode((folder / _MARKER).read_bytes(), type=_Marker)
+        return msgspec.json.decode((folder / _MARKER).read_bytes(), type=whole(_Marker))
     except FileNotFoundError:
         pass
     except (OSError, msgspec.DecodeError) as error:

@@ -8,7 +8,7 @@ no accounted batch wrote is cut off before the next one writes.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from bulkops.drafts import Draft, Drafts, trouble
 from bulkops.effects import CutShort, ItemException, Making, Todo, Written
-from bulkops.errors import JobFailed
+from bulkops.errors import Halt, JobFailed
 from bulkops.resources.contract import Batches, MakesFiles, Resource, Writing
 from bulkops.store import artifacts
 from bulkops.store.artifacts import ArtifactRow, Owner
@@ -38,9 +38,12 @@ def making_of(resource: Resource, action: str, options: dict[str, Any]) -> Makin
 class Drafting:
     """A job's file in one slice."""
 
-    def __init__(self, draft: Draft, writing: Writing, written: Written) -> None:
+    def __init__(
+        self, draft: Draft, writing: Writing, written: Written, check_room: Callable[[int], Awaitable[None]]
+    ) -> None:
         self._draft = draft
         self._writing = writing
+        self._check_room = check_room
         #: How far the file is on disk; goes into the account of the batch that was written last.
         self.written = written
 
@@ -50,7 +53,7 @@ class Drafting:
         Returns who could not be written, and the position before which it was cut short, ``None`` for a whole one.
 
         Raises:
-            Halt: the disk does not let us.
+            Halt: the disk does not let us, or the file becomes more than its tenant may keep.
         """
         until: int | None = None
         try:
@@ -59,7 +62,9 @@ class Drafting:
             failed, until = cut.failed, cut.until
         except OSError as error:
             raise trouble(error) from error
-        self.written = await anyio.to_thread.run_sync(self._draft.keep)
+        written = await anyio.to_thread.run_sync(self._draft.keep)
+        await self._check_room(written.position)
+        self.written = written
         return failed, until
 
     async def finish(self) -> None:
@@ -95,7 +100,22 @@ async def open_drafting(
         row = await store.write(lambda tx: _begin(tx, job, making, drafts, keep_ms))
     written = Written(position=row.written, rows=row.rows or 0)
     take = partial(drafts.open, job.id, row.id, written.position, written.rows)
-    return Drafting(await anyio.to_thread.run_sync(take), cast("Writing", batches), written)
+    check_room = partial(_check_room, store, drafts, job.tenant, row.id)
+    return Drafting(await anyio.to_thread.run_sync(take), cast("Writing", batches), written, check_room)
+
+
+async def _check_room(
+    store: Store, drafts: Drafts, tenant: str | None, artifact_id: str, position: int
+) -> None:
+    """Refuse to let a file grow beyond what its tenant may keep.
+
+    Raises:
+        Halt: (``DISK_FULL``) it would; it goes on once others have expired.
+    """
+    used = await store.read(lambda connection: artifacts.usage(connection, tenant, but=artifact_id))
+    if used.bytes + position > drafts.max_bytes:
+        most = drafts.max_bytes // 1_000_000
+        raise Halt("DISK_FULL", f"the files that are kept may take {most} MB; once some have expired, resume")
 
 
 def _keep_ms(resource: Resource, job: JobRow, making: Making, drafts: Drafts) -> int:

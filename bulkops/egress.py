@@ -54,7 +54,7 @@ _DENIED_V6: Final = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 # One sentence for both, so that nobody can ask which names our network knows.
-_NOT_PUBLIC: Final = "does not resolve to a public address"
+_NOT_PUBLIC: Final = "does not resolve to a public address, nor is it named in webhook_hosts"
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -123,12 +123,12 @@ def read_url(url: str, policy: Policy) -> Target:
     if policy.lists(target):
         return target
     if target.scheme != "https":
-        raise AddressRefused("must begin with https://")
+        raise AddressRefused("must begin with https://, unless webhook_hosts names its host")
     if target.port != _PORTS["https"]:
         raise AddressRefused("must use port 443; others are named in webhook_hosts")
     literal = _literal(target.host)
     if literal is not None and not is_public(literal):
-        raise AddressRefused("is not a public address")
+        raise AddressRefused("is not a public address, nor named in webhook_hosts")
     return target
 
 

@@ -7,7 +7,6 @@ handlers, no limits, no configuration of anybody's loggers but our own.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,6 +20,8 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bulkops.configuration import from_dict, read_action, read_resource
+from bulkops.configuration import load as load_settings
 from bulkops.errors import ConfigError, Refusal, StartRefused, did_you_mean, invalid_field
 from bulkops.models import Caller, JobView, StartBody
 from bulkops.models import Id as WireId
@@ -29,11 +30,11 @@ from bulkops.resources.calling import Function, HostAction
 from bulkops.resources.custom import declaration
 from bulkops.resources.hosted import BUILT_IN
 from bulkops.runtime import Runtime, open_runtime
-from bulkops.settings import Settings, from_dict, read_action, read_resource
-from bulkops.settings import load as load_settings
+from bulkops.settings import Settings
+from bulkops.shapes import whole
 from bulkops.web import problems
 from bulkops.web.app import build_app
-from bulkops.web.authentication import Authenticate
+from bulkops.web.authentication import Authenticate, ask
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Function)
@@ -211,10 +212,7 @@ class Bulkops:
                 self._runtime = None
 
     async def _authenticated(self, connection: HTTPConnection) -> Caller | None:
-        if self._authenticate is None:
-            return None
-        answer = self._authenticate(connection)
-        caller = await answer if inspect.isawaitable(answer) else answer
+        caller = await ask(self._authenticate, connection)
         if caller is None:
             return None
         if not isinstance(caller, Caller):
@@ -262,7 +260,8 @@ class Bulkops:
         given = {"ids": ids, "filter": filter, "all": all, "selection_id": selection_id, "tenant": tenant}
         try:
             body = msgspec.convert(
-                {name: value for name, value in given.items() if value is not None} | wishes, StartBody
+                {name: value for name, value in given.items() if value is not None} | wishes,
+                whole(StartBody),
             )
         except msgspec.ValidationError as error:
             raise invalid_field("", str(error)) from error

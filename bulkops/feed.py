@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import islice
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeVar
 
@@ -24,17 +22,14 @@ from bulkops.hub import Bell, Hub
 from bulkops.models import Caller
 from bulkops.operations import has_role, may_see
 from bulkops.store import events
-from bulkops.store.events import MAX_BYTES, MAX_ROWS, Audience, Cursor, EventRow, LogState, Scope, Slice
+from bulkops.store.events import MAX_ROWS, Audience, Cursor, EventRow, LogState, Scope, Slice
+from bulkops.tail import Tail, body_of
 
 T = TypeVar("T")
 
 #: A commit rings; this only bounds what a lost ring could cost.
 _LOOK_ANYWAY_S: Final = 2.0
 _RETRY_S: Final = 1.0
-#: How much a tail remembers for followers that are slower than the bell.
-_MAX_TAIL_BYTES: Final = 2 * MAX_BYTES
-#: More batches behind than this, only the newest progress of each job is sent.
-_MAX_BATCHES_BEHIND: Final = 2
 #: Scopes read in one call, so that the reader's thread is never held for long.
 _MAX_SCOPES: Final = 64
 
@@ -111,134 +106,6 @@ class FeedStatistics(msgspec.Struct, frozen=True):
     followers: int
     bytes: int
     reads: int
-
-
-def text_of(row: EventRow) -> str:
-    """Return an event's JSON object."""
-    return f'{{"seq":{row.seq}{row.rest}'
-
-
-def _body(cursor: Cursor, rows: Sequence[EventRow], *, coalesced: bool) -> str:
-    mark = ',"coalesced":true' if coalesced else ""
-    return f'"cursor":"{cursor}","items":[{",".join(map(text_of, rows))}]{mark}'
-
-
-def newest_progress(rows: Sequence[EventRow]) -> list[EventRow]:
-    """Drop progress that a later row of the same job replaces; every other kind stays."""
-    newest = {row.job: row.seq for row in rows if row.kind == "progress"}
-    return [row for row in rows if row.kind != "progress" or newest[row.job] == row.seq]
-
-
-class _Piece(msgspec.Struct, frozen=True):
-    rows: Sequence[EventRow]
-    cursor: Cursor
-    body: str
-
-
-class Tail:
-    """The last rows of one scope, for all its followers: everything of it in (``start``, ``end``]."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.epoch = ""
-        self.start = 0
-        self.end: int | None = None
-        self.followers: set[Follower] = set()
-        self.lagging = 0
-        self.bytes = 0
-        self._rows: list[EventRow] = []
-        self._batches: list[int] = []
-        self._pieces: dict[tuple[int, int], _Piece] = {}
-
-    def begin(self, log: LogState) -> None:
-        """Remember nothing and go on from the head."""
-        self._forget()
-        self.epoch, self.start, self.end = log.epoch, log.head, log.head
-
-    def accept(self, log: LogState, after: int, found: Slice) -> None:
-        """Take what was read after ``after``; wake everybody when there is something."""
-        if self.end != after:
-            return
-        if log.loss(Cursor(self.epoch, after)) is not None:
-            self.begin(log)
-            self._wake()
-            return
-        # A cached piece ends where the tail ended, so it is stale without a new row too.
-        self._pieces.clear()
-        self.end = found.position
-        if found.rows:
-            self._rows.extend(found.rows)
-            self._batches.append(found.position)
-            self.bytes += sum(row.size for row in found.rows)
-            self._drop_oldest()
-            self._wake()
-
-    def _drop_oldest(self) -> None:
-        excess, dropped = self.bytes - _MAX_TAIL_BYTES, 0
-        while excess > 0:
-            excess -= self._rows[dropped].size
-            self.bytes -= self._rows[dropped].size
-            dropped += 1
-        if dropped:
-            self.start = self._rows[dropped - 1].seq
-            del self._rows[:dropped]
-            del self._batches[: bisect_right(self._batches, self.start)]
-
-    def _wake(self) -> None:
-        for follower in self.followers:
-            if not follower.lagging:
-                follower.lagging = True
-                self.lagging += 1
-        # Only now: who is told may take its frame at once, and the last to do so ends our memory of it.
-        for follower in list(self.followers):
-            follower.news.set()
-
-    def caught_up(self, follower: Follower) -> None:
-        """Note that a follower has everything; when all have, nothing need be remembered."""
-        if follower.lagging:
-            follower.lagging = False
-            self.lagging -= 1
-            if self.lagging == 0 and self.end is not None:
-                self._forget()
-                self.start = self.end
-
-    def _forget(self) -> None:
-        self._rows.clear()
-        self._batches.clear()
-        self._pieces.clear()
-        self.bytes = 0
-
-    def piece(self, position: int, max_rows: int) -> _Piece:
-        """Return what comes after ``position``, encoded once for all who ask for the same."""
-        found = self._pieces.get((position, max_rows))
-        if found is None:
-            found = self._pieces[position, max_rows] = self._cut(position, max_rows)
-        return found
-
-    def _cut(self, position: int, max_rows: int) -> _Piece:
-        assert self.end is not None
-        rows = self._rows[bisect_right(self._rows, position, key=_seq) :]
-        coalesced = len(self._batches) - bisect_right(self._batches, position) > _MAX_BATCHES_BEHIND
-        if coalesced:
-            rows = newest_progress(rows)
-        fitting = _fitting(rows, max_rows)
-        end = max(position, self.end) if len(fitting) == len(rows) else fitting[-1].seq
-        cursor = Cursor(self.epoch, end)
-        return _Piece(fitting, cursor, _body(cursor, fitting, coalesced=coalesced))
-
-
-def _seq(row: EventRow) -> int:
-    return row.seq
-
-
-def _fitting(rows: list[EventRow], max_rows: int) -> list[EventRow]:
-    room, count = MAX_BYTES, 0
-    for row in islice(rows, max_rows):
-        room -= row.size
-        if count and room < 0:
-            break
-        count += 1
-    return rows[:count]
 
 
 class Follower:
@@ -334,7 +201,7 @@ class Follower:
             return None
         # The log itself keeps only the newest progress of a job; say so to whom it was skipped for.
         prev, self.sent = self.sent, Cursor(self._epoch, self._position)
-        body = _body(self.sent, found.rows, coalesced=self._was_live)
+        body = body_of(self.sent, found.rows, coalesced=self._was_live)
         return Frame("events", prev, self.sent, found.rows, body)
 
     def _reset(self, log: LogState, reason: str) -> Frame:
@@ -347,7 +214,7 @@ class Follower:
         if self.sent == Cursor(self._epoch, self._position):
             return None
         prev, self.sent = self.sent, Cursor(self._epoch, self._position)
-        return Frame("advance", prev, self.sent, body=_body(self.sent, (), coalesced=False))
+        return Frame("advance", prev, self.sent, body=body_of(self.sent, (), coalesced=False))
 
     async def wait(self, max_s: float) -> None:
         """Wait until ``news`` is set, at most ``max_s``; whoever waits clears it before looking."""
@@ -387,8 +254,10 @@ class Feed:
         """Return where the log ends now."""
         return (await self._store.read(events.state)).cursor
 
-    async def follow(self, caller: Caller, topic: Topic, since: str, news: asyncio.Event) -> Follower:
+    async def follow(self, caller: Caller, topic: Topic, since: str | None, news: asyncio.Event) -> Follower:
         """Begin to follow ``topic`` at ``since``: a cursor, ``now`` or ``earliest``.
+
+        ``None`` is now, but for a job that has ended: then it is the event that tells so.
 
         A cursor that cannot be honoured begins at the head, with ``start.recovered`` false and why.
 
@@ -402,7 +271,7 @@ class Feed:
             log, audience = await self._store.read(lambda connection: _situation(connection, topic))
             if topic.kind in ("job", "task"):
                 _refuse_foreign(caller, topic, audience)
-            follower.begin(_start(since, log, ended=audience is not None and audience.ended))
+            follower.begin(_start(since, log, audience))
             self._place(follower, log)
         except BaseException:
             follower.close()
@@ -503,7 +372,12 @@ def _refuse_foreign(caller: Caller, topic: Topic, audience: Audience | None) -> 
         raise Refusal("NOT_FOUND", f"there is no such {topic.kind}")
 
 
-def _start(since: str, log: LogState, *, ended: bool) -> Start:
+def _start(since: str | None, log: LogState, audience: Audience | None) -> Start:
+    ended = audience is not None and audience.ended
+    if since is None:
+        end_seq = None if audience is None else audience.end_seq
+        last = log.cursor if end_seq is None else Cursor(log.epoch, end_seq - 1)
+        return Start(True, None, log.cursor if log.loss(last) else last, log.cursor, ended)
     if since in {"now", "earliest"}:
         return Start(True, None, log.cursor if since == "now" else log.earliest, log.cursor, ended)
     try:

@@ -17,12 +17,12 @@ import msgspec
 from bulkops import accounting
 from bulkops.effects import Id, ItemException
 from bulkops.errors import JobFailed
+from bulkops.house import House, query_of
 from bulkops.ids import wire_id
 from bulkops.operations import MAX_ATOMIC_ITEMS
 from bulkops.resources.contract import Found, Resource
-from bulkops.runner import House, query_of
 from bulkops.states import Status
-from bulkops.store import exceptions, jobs, manifests, selections
+from bulkops.store import claims, exceptions, jobs, manifests, selections
 from bulkops.store.jobs import JobRow
 from bulkops.store.transaction import Tx
 
@@ -50,7 +50,7 @@ async def freeze(house: House, job: JobRow) -> None:
     async with aclosing(_pieces(house, job, resource)) as pieces:
         async for piece in pieces:
             if house.stopping:
-                await house.store.write(lambda tx: jobs.release(tx, job))
+                await house.store.write(lambda tx: claims.release(tx, job))
                 return
             _check_size(job, resource, position + len(piece.found))
             status = await house.store.write(partial(write, job_id=job.id, first=position, piece=piece))
@@ -88,13 +88,11 @@ def _give_way(tx: Tx, held: JobRow) -> None:
     job = jobs.get(tx.connection, held.id)
     if job is None or job.terminal:
         return
-    if job.status is Status.CANCELLING:
-        accounting.cancel(tx, job, held=True)
-    elif job.status is Status.PAUSING:
-        accounting.pause(tx, job, code="USER", message="paused by hand")
+    if job.status in (Status.CANCELLING, Status.PAUSING):
+        accounting.settle_request(tx, job)
     else:
         # Resumed in between: back in line, or nobody would ever look at it again.
-        jobs.release(tx, held)
+        claims.release(tx, held)
 
 
 def _check_size(job: JobRow, resource: Resource, count: int) -> None:
@@ -171,18 +169,49 @@ async def _taken_by(house: House, job: JobRow, origin: str) -> AsyncGenerator[Fr
     wanted = None if job.selection.ids is None else {str(item) for item in job.selection.ids}
     done = await house.store.read(lambda connection: jobs.get(connection, origin))
     end = 0 if done is None else done.cursor
+    back = await _put_back_before(house, job, origin, end)
     while end > 0:
         first = max(0, end - _CHUNK)
         frozen = await house.store.read(
-            partial(_succeeded, origin=origin, first=first, end=end, wanted=wanted)
+            partial(_succeeded, origin=origin, first=first, end=end, wanted=wanted, back=back)
         )
         end = first
         if frozen.found:
             yield frozen
 
 
+async def _put_back_before(house: House, job: JobRow, origin: str, end: int) -> bytearray:
+    """Mark the positions of a job that other undos of it have put back already.
+
+    What became of those items since is not that job's doing, though it may look like it: who deletes a row again
+    sets the very same flag.
+    """
+    back = bytearray(end)
+    for undo, cursor in await house.store.read(lambda connection: jobs.undos(connection, origin, but=job.id)):
+        for first in range(0, cursor, _CHUNK):
+            limit = min(_CHUNK, cursor - first)
+            for place in await house.store.read(partial(_put_back_by, undo=undo, first=first, limit=limit)):
+                back[place] = 1
+    return back
+
+
+def _put_back_by(connection: sqlite3.Connection, undo: str, first: int, limit: int) -> list[int]:
+    page = manifests.page(connection, undo, first, limit)
+    odd = {each.position for each in exceptions.within(connection, undo, first, limit)}
+    return [place for index, place in enumerate(page.origins) if first + index not in odd]
+
+
+def _returning(item: Id, *, back: int) -> Found:
+    return Found(item, "ALREADY_DONE", "an earlier undo put it back") if back else Found(item)
+
+
 def _succeeded(
-    connection: sqlite3.Connection, origin: str, first: int, end: int, wanted: set[str] | None
+    connection: sqlite3.Connection,
+    origin: str,
+    first: int,
+    end: int,
+    wanted: set[str] | None,
+    back: bytearray,
 ) -> Frozen:
     page = manifests.page(connection, origin, first, end - first)
     odd = {each.position for each in exceptions.within(connection, origin, first, end - first)}
@@ -192,7 +221,9 @@ def _succeeded(
         if first + index not in odd and (wanted is None or wire_id(item) in wanted)
     ]
     kept.reverse()
-    return Frozen([Found(item) for _, item in kept], [position for position, _ in kept])
+    return Frozen(
+        [_returning(item, back=back[position]) for position, item in kept], [position for position, _ in kept]
+    )
 
 
 async def _failed_in(
@@ -201,6 +232,10 @@ async def _failed_in(
     """Walk the failed items of an earlier job, only those with the wanted codes."""
     codes = job.selection.codes
     after = -1
+    back = bytearray()
+    if job.undo_of is not None:
+        origin = await house.store.read(partial(jobs.get, job_id=job.undo_of))
+        back = await _put_back_before(house, job, job.undo_of, origin.cursor if origin else 0)
     while True:
         rows = await house.store.read(
             partial(exceptions.failed_after, job_id=earlier, codes=codes, after=after, limit=_CHUNK)
@@ -213,6 +248,12 @@ async def _failed_in(
         if job.undo_of is None:
             ids = [each.id for each in frozen.found]
             frozen = Frozen(await resource.select(msgspec.structs.replace(query_of(job), ids=ids), len(ids)))
+        elif frozen.origins is not None:
+            found = [
+                _returning(each.id, back=back[place])
+                for each, place in zip(frozen.found, frozen.origins, strict=True)
+            ]
+            frozen = Frozen(found, frozen.origins)
         yield frozen
 
 

@@ -15,9 +15,9 @@ from bulkops.cleaner import Depot
 from bulkops.effects import ItemException, Todo
 from bulkops.errors import Transient
 from bulkops.ids import wire_id
-from bulkops.resources.mover import Entry, Result, Verdict
 from bulkops.resources.paths import Identity
 from bulkops.resources.storage import LocalStorage
+from bulkops.resources.verdicts import Entry, Result, Verdict
 from bulkops.store import deletions
 from bulkops.store.deletions import DeletionRow, Settled
 from bulkops.store.store import Store

@@ -18,7 +18,7 @@ import msgspec
 from bulkops.operations import MAINTENANCE as OWN_RESOURCE
 from bulkops.settings import ServerSettings
 from bulkops.steadiness import Steadiness
-from bulkops.store import credentials, deletions, events, idempotency, retention, webhooks
+from bulkops.store import credentials, deletions, deliveries, events, idempotency, retention
 from bulkops.store.retention import OldJob
 from bulkops.store.store import Store
 from bulkops.store.transaction import Tx
@@ -123,7 +123,7 @@ class Janitor:
         return retention.remove_tasks(tx, before_ms=self._jobs_before(tx.now_ms))
 
     def _forget_letters(self, tx: Tx) -> int:
-        return webhooks.forget(
+        return deliveries.forget(
             tx,
             delivered_before_ms=self._events_before(tx.now_ms),
             dead_before_ms=self._jobs_before(tx.now_ms),

@@ -263,7 +263,7 @@ def _open_privately(path: str, flags: int) -> int:
 
 
 @contextmanager
-def log_to(data_dir: Path, *, level: int = logging.INFO) -> Iterator[LogFile]:
+def log_to(data_dir: Path) -> Iterator[LogFile]:
     """Write what the `bulkops` loggers say to the log of a data directory for the length of the block.
 
     No other logger is touched, and what a host application set up for ours goes on working: its handlers
@@ -272,7 +272,7 @@ def log_to(data_dir: Path, *, level: int = logging.INFO) -> Iterator[LogFile]:
     logger = logging.getLogger("bulkops")
     handler = LogFile(data_dir)
     relay = _Relay.on(logger)
-    relay.join(level)
+    relay.join()
     logger.addHandler(handler)
     try:
         with handler.speaking():
@@ -302,13 +302,13 @@ class _Relay(logging.Handler):
         """Return the one that stands on the logger, a new one where none does yet."""
         return next((each for each in logger.handlers if isinstance(each, cls)), None) or cls(logger)
 
-    def join(self, level: int) -> None:
-        """Count one more file, which wants lines of ``level`` and above."""
+    def join(self) -> None:
+        """Count one more file."""
         if self._files == 0:
             self._logger.addHandler(self)
             self._logger.propagate = False
-        if not self._logger.isEnabledFor(level):
-            self._logger.setLevel(level)
+        if not self._logger.isEnabledFor(logging.INFO):
+            self._logger.setLevel(logging.INFO)
         self._files += 1
 
     def leave(self) -> None:

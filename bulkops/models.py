@@ -5,16 +5,19 @@ Input structs forbid unknown fields; every struct is frozen. Field names are the
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 Id = str | int
-Scalar = str | int | float | bool | None
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Root of what clients send: an unknown field is an error, not a typo that acts."""
+
+
+class NoBody(Input, frozen=True, kw_only=True):
+    """A body that says nothing: ``{}``, or none at all."""
 
 
 class FailureThreshold(Input, frozen=True, kw_only=True):
@@ -55,15 +58,10 @@ class StartBody(SelectionBody, frozen=True, kw_only=True):
     task_id: str | None = None
 
 
-class ValidateBody(SelectionBody, frozen=True, kw_only=True):
+class ValidateBody(StartBody, frozen=True, kw_only=True):
     """The body of ``POST /api/bulk/{resource}/validate``: a start that changes nothing."""
 
     action: str
-    options: dict[str, Any] = {}
-    atomic: bool = False
-    confirm: str | None = None
-    expected_count: int | None = None
-    max_items: int | None = None
 
 
 class KnobsBody(Input, frozen=True, kw_only=True):
@@ -143,18 +141,24 @@ class TokenBody(Input, frozen=True, kw_only=True):
 
 
 class KeyBody(Input, frozen=True, kw_only=True):
+    """``POST /api/keys``: ``roles`` is a list of one, for who writes callers as tokens have them."""
+
     user: str
-    role: str
+    role: str | None = None
+    roles: list[str] | None = None
     tenant: str | None = None
     name: str | None = None
     ttl_s: int | None = None
 
 
+WebhookEvent = Literal["started", "progress", "paused", "completed", "failed", "cancelled"]
+
+
 class WebhookBody(Input, frozen=True, kw_only=True):
-    """``POST /api/webhooks``: where to tell of which events; ``tenant`` is for callers without one."""
+    """``POST /api/webhooks``: where to tell of which events, else of all; ``tenant`` is for callers without one."""
 
     url: str
-    events: list[Literal["started", "progress", "paused", "completed", "failed", "cancelled"]]
+    events: list[WebhookEvent] = msgspec.field(default_factory=lambda: list(get_args(WebhookEvent)))
     description: str | None = None
     tenant: str | None = None
 

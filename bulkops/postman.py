@@ -24,10 +24,11 @@ from standardwebhooks import Webhook
 from bulkops import egress
 from bulkops.egress import AddressRefused, NameUnknown, Policy, Resolver, Target
 from bulkops.errors import BulkopsError
-from bulkops.store import webhooks
+from bulkops.store import deliveries
+from bulkops.store.deliveries import Letter, Reply
 from bulkops.store.store import Store
 from bulkops.store.transaction import Commit
-from bulkops.store.webhooks import Letter, Reply, Result
+from bulkops.store.webhooks import Result
 from bulkops.timing import back_off_s
 
 if TYPE_CHECKING:
@@ -94,14 +95,14 @@ class Postman:
             return _MAX_SLEEP_S
         now_ms = self._store.clock.now_ms()
         held = frozenset(self._held)
-        due_ms = await self._store.read(lambda c: webhooks.next_due_ms(c, now_ms, held=held))
+        due_ms = await self._store.read(lambda c: deliveries.next_due_ms(c, now_ms, held=held))
         return _MAX_SLEEP_S if due_ms is None else min(_MAX_SLEEP_S, (due_ms - now_ms) / 1000)
 
     async def _send_due(self, group: TaskGroup) -> None:
         """Take what is due, one letter a webhook, and begin to send it."""
         free = _LANES - len(self._held)
         held = frozenset(self._held)
-        for letter in await self._store.write(lambda tx: webhooks.claim(tx, free, held=held)):
+        for letter in await self._store.write(lambda tx: deliveries.claim(tx, free, held=held)):
             self._held.add(letter.webhook)
             group.start_soon(self._deliver, letter)
 
@@ -110,7 +111,7 @@ class Postman:
             reply = await self._attempt(letter)
             # Also while closing: an answer that came is worth a moment.
             with anyio.move_on_after(_RECORD_TIMEOUT_S, shield=True):
-                await self._store.write(lambda tx: webhooks.record(tx, letter, reply))
+                await self._store.write(lambda tx: deliveries.record(tx, letter, reply))
         except (sqlite3.Error, OSError) as error:
             # Unrecorded it counts as failed: its next attempt stands written already.
             _log.warning("WEBHOOK_TROUBLE error=%s: %s", type(error).__name__, error)

@@ -35,7 +35,6 @@ class Live(msgspec.Struct):
     rated_at: float | None = None
     announced_at: float = float("-inf")
     changed_at: float = float("-inf")
-    changed: int = 0
     tries: int = 0
     #: Set when somebody asked something of the job; `wake` also when others come in line.
     poke: asyncio.Event = msgspec.field(default_factory=asyncio.Event)

@@ -12,12 +12,14 @@ import anyio
 
 from bulkops.building import Estate, HostedActions, build
 from bulkops.cleaner import Cleaner
+from bulkops.database import other_library
 from bulkops.drafting import Shelf
 from bulkops.drafts import Drafts
 from bulkops.egress import policy_of
-from bulkops.errors import Halt
+from bulkops.errors import Halt, StartRefused
 from bulkops.feed import Feed
 from bulkops.giveback import FileReturn
+from bulkops.house import House
 from bulkops.hub import Hub
 from bulkops.janitor import Chore, Janitor
 from bulkops.joblog import LogFile, log_to
@@ -27,15 +29,14 @@ from bulkops.operations import MAINTENANCE
 from bulkops.postman import Postman
 from bulkops.progress import Progress
 from bulkops.resources.contract import Resource
-from bulkops.runner import House, sweep_drafts
+from bulkops.runner import sweep_drafts
 from bulkops.scheduler import Scheduler
 from bulkops.service.service import Service
 from bulkops.settings import Settings
-from bulkops.shapes import complete_shapes
 from bulkops.steadiness import Steadiness
 from bulkops.store import events
-from bulkops.store.credentials import Credentials
 from bulkops.store.instance import InstanceLock
+from bulkops.store.keyring import Keyring
 from bulkops.store.store import Store, open_store
 from bulkops.store.transaction import Commit
 from bulkops.timing import Clock, SystemClock
@@ -77,7 +78,7 @@ class Runtime:
         self.house = House(store, resources, self.progress, FileReturn(store, estate.depots), drafts)
         self.workers = Workers(self.house, settings.server.workers)
         self.postman = Postman(store, policy_of(settings.server.webhook_hosts, settings.server.port))
-        self.credentials = Credentials(store)
+        self.credentials = Keyring(store)
         self.service = Service(store, settings, self.house, self.cleaner, maintenance, self.steadiness)
         self.scheduler = Scheduler(store, self.steadiness, self.service.fire, lambda: self.house.stopping)
         self.draining = asyncio.Event()
@@ -107,14 +108,17 @@ async def _opened(
     hosted: HostedActions | None = None,
     made: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Runtime]:
+    other = other_library()
+    if other is not None:
+        raise StartRefused(
+            "config", f"{other} brings a second SQLite into this process: locks would not hold"
+        )
     lock = InstanceLock(settings.data_dir)
     estate_clock = clock or SystemClock()
     store = await open_store(settings.database, settings.data_dir, estate_clock, lock)
     estate: Estate | None = None
     try:
         estate = build(settings, hosted, made)
-        # Once all that is declared is loaded, and before any work begins in a thread.
-        complete_shapes()
         with log_to(settings.data_dir) as log:
             yield Runtime(settings, store, estate, log)
     finally:
@@ -158,6 +162,7 @@ async def open_runtime(
         await sweep_drafts(runtime.house)
         await _look_at_the_clock(runtime)
         await runtime.service.declare()
+        trouble: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(runtime.workers.work)
             group.start_soon(runtime.cleaner.work)
@@ -167,6 +172,9 @@ async def open_runtime(
             group.start_soon(runtime.answer_waiting_when_draining)
             try:
                 yield runtime
+            except Exception as error:  # noqa: BLE001  raised again, once the house is closed
+                # Through the group it would come out inside an ExceptionGroup, which no caller catches.
+                trouble = error
             finally:
                 runtime.draining.set()
                 runtime.service.release_waiting()
@@ -179,6 +187,8 @@ async def open_runtime(
                 else:
                     runtime.house.drafts.close_all()
                 group.cancel_scope.cancel()
+        if trouble is not None:
+            raise trouble
 
 
 async def _look_at_the_clock(runtime: Runtime) -> None:

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bulkops.shapes import whole
+
 _NAME: Final = "runtime.json"
 _PROBE_TIMEOUT_S: Final = 3.0
 
@@ -53,7 +55,7 @@ def read(data_dir: Path) -> RuntimeFile | None:
     try:
         if not _is_ours(path):
             return None
-        return msgspec.json.decode(path.read_bytes(), type=RuntimeFile)
+        return msgspec.json.decode(path.read_bytes(), type=whole(RuntimeFile))
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -1,49 +1,41 @@
-"""Completes what msgspec knows of our structs while one thread runs.
+"""Completes what msgspec knows of a struct before two threads can meet it half known.
 
-msgspec fills a struct's type information on first use; two threads that decode the same struct for the
-first time at once can meet it half filled, and the process ends with SIGSEGV (seen with msgspec 0.22.0).
+msgspec fills a struct's type information when it is first decoded, and does not guard that: of two threads
+that decode the same struct for the first time at once, one can find it half filled, and the process ends
+with SIGSEGV (seen with msgspec 0.22.0). So whatever may run beside another thread names a struct only
+through `whole`, which costs a look-up once it is known.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any
+import threading
+from functools import cache
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
+T = TypeVar("T")
 
-def complete_shapes() -> int:
-    """Build the type information of every struct of this package; return how many can be decoded."""
-    complete = 0
-    known: dict[tuple[str, str], Any] = {}
-    for shape in _shapes(msgspec.Struct):
-        if shape.__module__.startswith("bulkops"):
-            _resolve(shape, known)
-            # Structs that never cross a wire may hold what cannot be decoded.
-            with suppress(TypeError, NameError):
-                msgspec.json.Decoder(shape)
-                complete += 1
-    return complete
+_one_at_a_time: Final = threading.Lock()
 
 
-def _resolve(shape: type[msgspec.Struct], known: dict[tuple[str, str], Any]) -> None:
-    """Put the types in place of their names, which msgspec looks up one by one, most of them many times over."""
-    module = shape.__module__
-    for field, name in shape.__annotations__.items():
-        if not isinstance(name, str):
-            continue
-        if (module, name) not in known:
-            try:
-                known[module, name] = eval(name, vars(sys.modules[module]))  # noqa: S307  text of this package
-            except (NameError, TypeError):
-                # A name that type checkers alone can see; msgspec says so where somebody decodes it.
-                known[module, name] = name
-        shape.__annotations__[field] = known[module, name]
+@overload
+def whole(kind: type[T]) -> type[T]: ...
+@overload
+def whole(kind: Any) -> Any: ...
+def whole(kind: Any) -> Any:
+    """Return ``kind``, a struct or what holds structs, once msgspec knows all of it.
+
+    Raises:
+        TypeError: it has a field that cannot be decoded.
+
+    """
+    _fill(kind)
+    return kind
 
 
-def _shapes(root: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
-    for shape in root.__subclasses__():
-        yield shape
-        yield from _shapes(shape)
+@cache
+def _fill(kind: Any) -> None:
+    # Two that ask at once both come by, one after the other; structs inside are filled in here too.
+    with _one_at_a_time:
+        msgspec.json.Decoder(kind)

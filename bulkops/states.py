@@ -51,13 +51,6 @@ class Source(StrEnum):
 
 TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
-#: What counts for ``exclusive``: every status that is neither terminal nor ``scheduled``.
-ACTIVE: Final = frozenset(set(Status) - TERMINAL - {Status.SCHEDULED})
-
-#: A worker may hold a job in these.
-CLAIMABLE: Final = frozenset(
-    {Status.PREPARING, Status.QUEUED, Status.RUNNING, Status.PAUSING, Status.CANCELLING}
-)
 
 #: Every allowed move of a job's status; whatever is not here is an impossible one.
 MOVES: Final[dict[Status, frozenset[Status]]] = {

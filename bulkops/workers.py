@@ -11,21 +11,24 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import anyio
 
-from bulkops import freezer, joblog
-from bulkops.errors import ConfigError, Halt, JobFailed
-from bulkops.runner import House, fail_job, halt_job, run_slice, store_trouble
+from bulkops import joblog
+from bulkops.house import House
+from bulkops.runner import run_freeze, run_slice
 from bulkops.states import Status
-from bulkops.store import intents, jobs, meta
+from bulkops.store import claims, intents, jobs, meta
 from bulkops.store.intents import Intent
 from bulkops.store.jobs import JobRow
 from bulkops.store.transaction import Commit, Tx
 
 _FREEZERS: Final = 2
 _MAX_SLEEP_S: Final = 30.0
+#: Set back by less than this, a clock was slewed, or read in two instants.
+_SLEWED_MS: Final = 1000
 _MAX_CRASHES: Final = 3
 _log = logging.getLogger("bulkops.workers")
 
@@ -38,6 +41,7 @@ class Workers:
         self._count = count
         self._bells = [asyncio.Event() for _ in range(count + _FREEZERS)]
         self._clock_bell = asyncio.Event()
+        self._looked = house.store.clock.now_ms(), house.store.clock.monotonic()
         self._over = asyncio.Event()
         house.store.on_commit.append(self._on_commit)
 
@@ -106,19 +110,19 @@ class Workers:
         job = await self._claim(preparing=True)
         if job is None:
             return False
-        await _freeze(self._house, job)
+        await run_freeze(self._house, job)
         return True
 
     async def _claim(self, *, preparing: bool) -> JobRow | None:
         generation = self._house.store.generation
 
         def claim(tx: Tx) -> tuple[JobRow | None, int]:
-            job = jobs.claim(tx, worker=generation, preparing=preparing)
-            return job, jobs.ready_length(tx.connection, now_ms=tx.now_ms)
+            job = claims.claim(tx, worker=generation, preparing=preparing)
+            return job, claims.ready_length(tx.connection, now_ms=tx.now_ms)
 
         # A look costs no disk; only who sees somebody in line asks for the write lock.
         if not await self._house.store.read(
-            lambda c: jobs.anybody_in_line(c, preparing=preparing, now_ms=self._now())
+            lambda c: claims.anybody_in_line(c, preparing=preparing, now_ms=self._now())
         ):
             return None
         job, self._house.waiting = await self._house.store.write(claim)
@@ -127,17 +131,27 @@ class Workers:
     def _now(self) -> int:
         return self._house.store.clock.now_ms()
 
+    def _set_back_ms(self) -> int:
+        """Say by how much the wall clock was set back since the last look; what is slewed is not counted."""
+        clock, (wall_ms, monotonic_s) = self._house.store.clock, self._looked
+        self._looked = clock.now_ms(), clock.monotonic()
+        back_ms = wall_ms + round((self._looked[1] - monotonic_s) * 1000) - self._looked[0]
+        return back_ms if back_ms > _SLEWED_MS else 0
+
     async def _watch_the_clock(self) -> None:
         """Fire scheduled jobs, resume paused ones and wake workers for jobs that backed off, when due."""
         while not self._house.stopping:
             self._clock_bell.clear()
             try:
-                due_ms = await self._house.store.read(lambda c: jobs.next_due_ms(c, self._now()))
+                back_ms = self._set_back_ms()
+                if back_ms:
+                    await self._house.store.write(partial(claims.hasten, back_ms=back_ms))
+                due_ms = await self._house.store.read(lambda c: claims.next_due_ms(c, self._now()))
                 if due_ms is not None and due_ms <= self._now():
                     await self._house.store.write(_wake_due)
                     # What is due still is an exclusive job that waits for another one, whose end rings.
                     due_ms = await self._house.store.read(
-                        lambda c: jobs.next_due_ms(c, self._now(), after_ms=self._now())
+                        lambda c: claims.next_due_ms(c, self._now(), after_ms=self._now())
                     )
             except sqlite3.Error as error:
                 _log.error("CLOCK_FAILED error=%s", error)
@@ -154,22 +168,8 @@ class Workers:
 
 
 def _wake_due(tx: Tx) -> None:
-    jobs.fire_due(tx)
-    jobs.resume_due(tx)
-
-
-async def _freeze(house: House, job: JobRow) -> None:
-    try:
-        await freezer.freeze(house, job)
-    except JobFailed as error:
-        await fail_job(house, job, error)
-    except (Halt, ConfigError) as error:
-        await halt_job(house, job, error)
-    except sqlite3.Error as error:
-        await halt_job(house, job, store_trouble(error))
-    except Exception:  # noqa: BLE001  one job's trouble must not take its worker along
-        _log.exception("FREEZE_BROKE job=%s", job.id)
-        await fail_job(house, job, JobFailed("INTERNAL", "an error in bulkops itself; see the log"))
+    claims.fire_due(tx)
+    claims.resume_due(tx)
 
 
 async def take_over(house: House) -> None:
@@ -181,7 +181,7 @@ async def take_over(house: House) -> None:
     restored = house.store.restored
 
     def take(tx: Tx) -> None:
-        for job in jobs.take_over(tx, generation=house.store.generation):
+        for job in claims.take_over(tx, generation=house.store.generation):
             if job.frozen and not job.terminal:
                 _announce_unknown(house, tx, job)
         for job in jobs.unfinished(tx.connection):

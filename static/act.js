@@ -11,7 +11,7 @@ import { facts } from "./preview.js";
 import { problemText } from "./problem.js";
 import { href } from "./router.js";
 
-const LOOK_AGAIN_MS = 350;
+const LOOK_AGAIN_MS = 350, PATIENCE_MS = 2_500;
 const MORE = () => [
   { name: "run_at", label: text("runAt"), type: "time", hint: text("runAtHint") },
   { name: "canary", label: text("canary"), type: "number", min: 1, hint: text("canaryHint") },
@@ -26,7 +26,7 @@ export function openAction(page, { info, action, body, count: expected, signal }
 }
 
 class ActionDialog {
-  #page; #info; #action; #body; #nodes; #options; #more; #dialog; #preview = null; #turn = 0; #timer; #touched = false;
+  #page; #info; #action; #body; #nodes; #options; #more; #dialog; #preview = null; #turn = 0; #timer; #touched = false; #sending = null;
 
   constructor(page, { info, action, body, expected, signal }) {
     Object.assign(this, { closed: null });
@@ -39,7 +39,7 @@ class ActionDialog {
     nodes.more.append(make("div", { class: "fields" }, ...rest));
     nodes.form.append(nodes.preview, this.#options.element, reason, nodes.more, nodes.wordField, nodes.error, make("div", { class: "dialog-foot" }, nodes.no, nodes.again, nodes.go));
     this.#dialog = openDialog({ title: this.#title(expected), body: nodes.form, wide: true, signal });
-    this.closed = this.#dialog.closed.then((job) => { this.#turn++; clearTimeout(this.#timer); return job; });
+    this.closed = this.#dialog.closed.then((job) => { this.#turn++; clearTimeout(this.#timer); this.#sending?.abort(); return job; });
     this.#look();
   }
 
@@ -66,17 +66,24 @@ class ActionDialog {
 
   #title(n) { return text(n === null || n === undefined ? "askAll" : "ask", this.#words(n)); }
 
+  #startWords() {
+    const number = this.#preview.eligible_count ?? this.#preview.matched;
+    return text(number === null ? "startPlain" : "startButton", this.#words(number));
+  }
+
   #asked() {
     const options = this.#options.values(), { atomic } = this.#more.values();
     return { ...this.#body, ...(Object.keys(options).length && { options }), ...(atomic && { atomic }) };
   }
 
   async #look() {
+    if (this.#sending) return;
     const nodes = this.#nodes, turn = ++this.#turn;
     this.#preview = null;
     this.#judge();
     nodes.again.hidden = true;
     nodes.error.replaceChildren();
+    nodes.preview.hidden = false;
     nodes.preview.setAttribute("aria-busy", "true");
     if (!nodes.preview.childElementCount) nodes.preview.append(...["", "", ""].map(() => make("i", { class: "bone" })));
     try {
@@ -93,13 +100,14 @@ class ActionDialog {
     this.#preview = found;
     this.#options.complain({ problem: {} });
     nodes.preview.removeAttribute("aria-busy");
-    nodes.preview.replaceChildren(...facts(found, words));
+    nodes.preview.replaceChildren(...facts(found, words, { undoDays: this.#action.undoable ? this.#info.limits.trash_days : 0 }));
     this.#dialog.retitle(this.#title(number));
-    write(nodes.go, text(number === null ? "startPlain" : "startButton", words));
+    write(nodes.go, this.#startWords());
     nodes.wordField.hidden = !found.confirm || number === 0;
     if (found.confirm) write(nodes.wordText, text(number === null ? "typeWordOnly" : "typeWord", { ...words, word: found.confirm }));
     this.#judge();
-    if (isFirst) (nodes.wordField.hidden ? nodes.go : nodes.word).focus();
+    const { scrollHeight, clientHeight } = this.#dialog.body; // what is to be read first must not scroll out of sight
+    if (isFirst && scrollHeight <= clientHeight) (nodes.wordField.hidden ? nodes.go : nodes.word).focus();
   }
 
   #judge() {
@@ -110,13 +118,21 @@ class ActionDialog {
   async #start() {
     const nodes = this.#nodes, { confirm, matched } = this.#preview;
     const body = { ...this.#asked(), ...this.#more.values(), ...(confirm && { confirm: nodes.word.value }), ...(matched !== null && { expected_count: matched }) };
+    const { signal } = (this.#sending = new AbortController());
+    const waits = setTimeout(() => nodes.error.replaceChildren(text("startWaits")), PATIENCE_MS);
     nodes.go.disabled = true;
+    write(nodes.go, text("starting"));
     nodes.error.replaceChildren();
     try {
-      this.#dialog.close(await this.#page.client.start(this.#info.name, this.#action.name, body));
+      this.#dialog.close(await this.#page.client.start(this.#info.name, this.#action.name, body, { signal }));
     } catch (error) {
+      if (signal.aborted) return; // whoever closes the dialog wants no later try
+      this.#sending = null;
+      write(nodes.go, this.#startWords());
       this.#judge();
       this.#complain(error);
+    } finally {
+      clearTimeout(waits);
     }
   }
 
@@ -125,9 +141,12 @@ class ActionDialog {
     const nodes = this.#nodes;
     nodes.preview.removeAttribute("aria-busy");
     for (const bone of nodes.preview.querySelectorAll(".bone")) bone.remove();
-    if (error.code === "CONFIRMATION_REQUIRED") return write(nodes.wordError, problemText(error));
+    nodes.preview.hidden = !nodes.preview.childElementCount;
+    const isAsked = error.code === "CONFIRMATION_REQUIRED";
+    if (isAsked && !nodes.wordField.hidden) return write(nodes.wordError, problemText(error));
     if (error.status === 422 && !this.#nodes.preview.childElementCount && !this.#touched) {
-      this.#nodes.preview.append(make("p", { class: "muted", text: text("fillIn") }));
+      nodes.preview.hidden = false;
+      nodes.preview.append(make("p", { class: "muted", text: text("fillIn") }));
       return this.#options.focus();
     }
     const atOptions = this.#options.complain(error), atMore = !atOptions && this.#more.complain(error);
@@ -135,7 +154,8 @@ class ActionDialog {
     if (atOptions || atMore) return;
     const job = error.problem?.job ?? error.problem?.job_id;
     nodes.error.replaceChildren(make("span", { text: problemText(error) }), job ? make("a", { href: href("jobs", [job]), text: text("showThatJob"), on: { click: () => this.#dialog.close() } }) : "");
-    nodes.again.hidden = false;
-    if (error.code === "COUNT_CHANGED") nodes.go.disabled = true;
+    const isStale = isAsked || error.code === "COUNT_CHANGED";
+    nodes.again.hidden = error.status === 403 || Boolean(this.#preview && !isStale);
+    if (isStale) nodes.go.disabled = true;
   }
 }

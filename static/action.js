@@ -14,14 +14,14 @@ export class BulkAction extends HTMLElement {
   client;
   /** Instead of the attributes: `{filter | ids | all | selection_id, exclude_ids?}`, options and tenant. */
   selection; options; tenant;
-  #nodes; #preview; #turn = 0;
+  #nodes; #preview; #turn = 0; #sending = null;
 
   connectedCallback() {
     if (this.#nodes) return;
     const close = () => this.#nodes.dialog.close();
     const nodes = (this.#nodes = {
       open: make("button", { type: "button", part: "button", class: "danger", on: { click: () => this.open() } }),
-      dialog: make("dialog", { "aria-labelledby": "ask", part: "dialog", on: { close: () => this.#turn++ } }),
+      dialog: make("dialog", { "aria-labelledby": "ask", part: "dialog", on: { close: () => { this.#turn++; this.#sending?.abort(); } } }),
       title: make("h2", { id: "ask", tabindex: -1 }), facts: make("div", { class: "facts" }),
       wordLabel: make("label", { hidden: true }), error: make("p", { class: "error", role: "alert" }),
       word: make("input", { autocomplete: "off", autocapitalize: "off", spellcheck: "false" }),
@@ -115,12 +115,14 @@ export class BulkAction extends HTMLElement {
     const body = this.#body();
     if (confirm) body.confirm = nodes.word.value;
     if (matched !== null) body.expected_count = matched;
+    const { signal } = (this.#sending = new AbortController());
     try {
-      const job = await clientOf(this).start(this.getAttribute("resource"), this.getAttribute("action"), body);
+      const job = await clientOf(this).start(this.getAttribute("resource"), this.getAttribute("action"), body, { signal });
       nodes.dialog.close();
       nodes.open.focus();
       if (tell(this, "bulk-started", job)) this.#follow(job);
     } catch (error) {
+      if (signal.aborted) return; // whoever closes the dialog wants no later try
       this.#show(this.#preview);
       this.#complain(error);
     }

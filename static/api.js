@@ -1,5 +1,5 @@
 // How the page asks the server: the cookie is the credential, a refusal is an Error with `status`, `code`, the whole
-// `problem` and, where the server said so, `wait` in seconds.
+// `problem` and, where the server said so, `wait` in milliseconds, as the client has it.
 
 /** Make `ask(method, path, body)` for the server at `base`; `loggedOut` is called when the session has ended. */
 export function asker(base, loggedOut) {
@@ -11,7 +11,7 @@ export function asker(base, loggedOut) {
     if (answer.ok) return JSON.parse(said);
     const problem = said.startsWith("{") ? JSON.parse(said) : {};
     if (answer.status === 401) loggedOut();
-    const wait = Number(answer.headers.get("retry-after")) || null;
+    const wait = 1000 * answer.headers.get("retry-after");
     throw Object.assign(new Error(problem.detail ?? answer.statusText), { status: answer.status, code: problem.code, problem, wait });
   };
 }

@@ -8,7 +8,7 @@ import { filterOf, itemsQuery, readWishes, writeWishes } from "./conditions.js";
 import { atMostEvery, make } from "./dom.js";
 import { filterBar } from "./filter_bar.js";
 import { Going } from "./going.js";
-import { openItem } from "./item.js";
+import { openItem, unfitText } from "./item.js";
 import { text } from "./messages.js";
 import { pages } from "./pages.js";
 import { viewHead } from "./parts.js";
@@ -48,10 +48,10 @@ class Browse {
     this.#list = pages({ fetch: (asked) => this.#fetch(asked), table: this.#table, limit, problem: problemNote, signal });
     const wish = (changes) => this.#wish(changes);
     this.#bar = pickBar({ info, picks: this.#picks, act: (action) => this.#act(action), wish, scope: () => this.#scope() });
-    this.#tools = filterBar(page, { info, wish, columnMenu: this.#choice.menu, signal });
+    this.#tools = filterBar(page, { info, wish, signal });
     this.#list.on(() => this.#wishes && this.#bar.show());
     const foot = make("footer", { class: "view-foot" }, this.#sizes(), pager(this.#list));
-    this.element.append(viewHead(info.label, { actions: taskButtons(page, info) }), this.#tools.element, this.#bar.element, this.#table.element, foot);
+    this.element.append(viewHead(info.label, { actions: [...taskButtons(page, info), this.#choice.menu] }), this.#tools.element, this.#bar.element, this.#table.element, foot);
     this.#listen();
   }
 
@@ -124,18 +124,19 @@ class Browse {
     return { total, capped, canAll: !this.#wishes.q || Boolean(this.#wishes.searchIn), wishes: this.#wishes };
   }
 
-  #dress(tr, { id, eligible, code }) {
+  #dress(tr, item) {
+    const { id, eligible } = item;
     const state = this.#going.stateOf(id, listOf(this.#wishes));
     tr.classList.toggle("gone", state === "gone");
     tr.classList.toggle("going", state === "going" && eligible);
     tr.classList.toggle("unfit", !eligible);
-    tr.title = eligible ? "" : text("leftAloneBecause", { code });
+    tr.title = eligible ? "" : unfitText(item);
   }
 
   #empty() {
     const { conditions, q, deleted, tenant } = this.#wishes;
     if (!conditions.length && !q && !tenant)
-      return emptyNote(deleted ? { title: text("noDeletedTitle"), detail: text("noDeleted"), picture: "trash" } : { title: text("noItemsTitle", { resource: this.#info.label }), detail: text("noItems") });
+      return emptyNote(deleted ? { title: text("noDeletedTitle"), detail: text("noDeleted"), picture: "trash" } : { title: text("noItemsTitle", { resource: this.#info.label.toLowerCase() }), detail: text("noItems") });
     const reset = make("button", { type: "button", text: text("showAll"), on: { click: () => this.#wish({ conditions: [], q: undefined, searchIn: undefined, tenant: undefined }) } });
     return emptyNote({ title: text("nothingFound"), detail: text("noItemsLikeThat"), action: reset, picture: "filter" });
   }
@@ -151,7 +152,7 @@ class Browse {
     const picks = this.#picks, { total, capped } = this.#scope();
     const body = { ...picks.selection(filterOf(this.#wishes, this.#info.columns)), ...(this.#wishes.tenant && { tenant: this.#wishes.tenant }) };
     const job = await openAction(this.#page, { info: this.#info, action, body, count: picks.count(capped ? null : total), signal: this.#signal });
-    if (!job) return this.#bar.focus();
+    if (!job) return void (document.activeElement === document.body && this.#bar.focus()); // its menu has closed
     this.#going.begin(job, { all: picks.isAll, ids: picks.named, list: listOf(this.#wishes) });
     picks.clear();
     this.#table.dress();

@@ -141,8 +141,8 @@ export interface StateChange {
 
 export interface Client {
   on(name: "state", listener: (change: StateChange) => void): () => void;
-  /** Start a job. Tried again under one Idempotency-Key for 60 s: a flaky network makes one job. */
-  start(resource: string, action: string, body: StartBody): Promise<Job>;
+  /** Start a job. Tried again under one Idempotency-Key for 60 s: a flaky network makes one job. `signal` ends the tries. */
+  start(resource: string, action: string, body: StartBody, options?: { signal?: AbortSignal }): Promise<Job>;
   /** Follow a topic from `since` (default: where this tab's storage left off, else "now"). A job's ends with it. */
   subscribe(topic: Topic, options?: { since?: Cursor | "now" | "earliest" }): Subscription;
   job(id: string): JobHandle;

@@ -481,30 +481,31 @@ class Client extends Emitter {
     if (key) headers["Idempotency-Key"] = `"${key}"`;
     if (body) headers["Content-Type"] = "application/json";
     for (let n = 0; ; n++) {
-      let wait = backOff(n);
+      let after = 0;
       try {
         const ends = AbortSignal.any([AbortSignal.timeout(timeout), signal].filter(Boolean));
         const answer = await fetch(this.at(path), { method, headers, body: JSON.stringify(body), signal: ends });
         const text = await answer.text();
         if (answer.ok) return text && JSON.parse(text);
-        const after = 1000 * answer.headers.get("retry-after");
-        wait = Math.max(wait, after);
+        after = 1000 * answer.headers.get("retry-after") || 0; // a date counts as none
         throw failure(text.startsWith("{") ? JSON.parse(text) : {}, answer.status, after);
       } catch (error) {
-        const passing = !error.status || (error.status > 501 && error.code !== "QUEUE_FULL");
-        if (!passing || Date.now() + wait > until) throw error;
+        const left = until - Date.now();
+        if (error.status < 502 || error.code === "QUEUE_FULL" || signal?.aborted || left <= after) throw error;
+        await sleep(Math.max(after, Math.min(backOff(n), left)));
       }
-      await sleep(wait);
     }
   }
 
   /** One key for all tries makes one job. */
-  #post(path, body = {}) {
+  #post(path, body = {}, options) {
     const key = crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID needs https
-    return this.request("POST", path, body, { key, patience: PATIENCE_MS });
+    return this.request("POST", path, body, { ...options, key, patience: PATIENCE_MS });
   }
 
-  start(resource, action, body) { return this.#post(`api/bulk/${safe(resource)}/${safe(action)}`, body); }
+  start(resource, action, body, options) {
+    return this.#post(`api/bulk/${safe(resource)}/${safe(action)}`, body, options);
+  }
 
   job(id) {
     const path = `api/jobs/${safe(id)}`;

@@ -3,15 +3,15 @@
 
 import { make } from "./dom.js";
 import { menu } from "./menu.js";
-import { count, exactTime, named, text, when } from "./messages.js";
+import { bytes, count, exactTime, instantIn, named, text, when } from "./messages.js";
 
 const SHOWN = 6, MAX_CELL = 200, LABEL = "label";
-const INSTANT = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?$/;
 const NUMBERS = new Set(["integer", "real", "number"]);
 
 /** Write a value as the reader writes such; what is no text or number of people stays as it is. */
 export function cellText(value, column = {}) {
   if (value === null || value === undefined) return "";
+  if (column.bytes && typeof value === "number") return bytes(value);
   if (typeof value === "number") return column.key ? String(value) : Number.isInteger(value) ? count(value) : String(value);
   const words = String(value);
   return words.length > MAX_CELL ? `${words.slice(0, MAX_CELL)}…` : words;
@@ -19,11 +19,19 @@ export function cellText(value, column = {}) {
 
 /** Build the cell of a value. */
 export function cellOf(value, column) {
-  if (typeof value === "string" && value.length < 40 && INSTANT.test(value)) {
-    const iso = value.replace(" ", "T");
-    if (!Number.isNaN(Date.parse(iso))) return make("time", { datetime: value, title: exactTime(iso), text: when(iso) });
-  }
+  const iso = instantIn(value);
+  if (iso) return make("time", { datetime: value, title: exactTime(iso), text: when(iso) });
   return value === null ? make("span", { class: "muted", "aria-label": text("isEmpty"), text: "–" }) : cellText(value, column);
+}
+
+/** How a column is called, and what its values are; those of folders are of our own making. */
+export const titleOf = ({ name }, { kind }) => (kind === "folder" && name === "mtime" ? text("changedAt") : named(name));
+export const natureOf = ({ name, sort, filter }, { kind }) => ({ key: sort && !filter, bytes: kind === "folder" && name === "size" });
+
+/** What an item is called, and beside it whether actions leave it out. */
+function labelCell({ label, eligible, code }) {
+  const words = cellText(label);
+  return eligible ? words : make("span", { dir: "auto" }, words, make("span", { class: "mark", text: ` ${text(code === "PROTECTED" ? "markProtected" : "markNotEligible")}` }));
 }
 
 /** Choose the columns of a resource; `changed()` is called when the reader chooses others. */
@@ -39,23 +47,22 @@ export function columnChoice(info, changed) {
     return true;
   }
 
-  const others = () => info.columns.filter(({ name }) => name !== labelColumn);
-  const usual = () => {
-    const first = [...others().filter(({ filter }) => filter), ...others().filter(({ filter, sort }) => !filter && !sort)];
-    return first.slice(0, SHOWN).map(({ name }) => name);
-  };
+  /** Those that filters may use come first: they are what people look for. */
+  const others = () => [true, false].flatMap((first) => info.columns.filter(({ name, filter }) => name !== labelColumn && Boolean(filter) === first));
+  const usual = () => others().filter(({ filter, sort }) => filter || !sort).slice(0, SHOWN).map(({ name }) => name);
 
   function columns() {
     const names = chosen ?? usual(), label = info.columns.find(({ name }) => name === labelColumn);
-    const first = { name: LABEL, label: named(labelColumn || "item"), sort: label?.sort ? label.name : undefined, cell: (item) => cellText(item.label) };
+    const first = { name: LABEL, label: named(labelColumn || "item"), sort: label?.sort ? label.name : undefined, cell: labelCell };
     const shown = others().filter(({ name }) => names.includes(name));
     return [first, ...shown.map((column, place) => ({
-      name: column.name, label: named(column.name), sort: column.sort ? column.name : undefined, end: NUMBERS.has(column.type),
-      priority: place < 2 ? 1 : place < 4 ? 2 : 3, cell: ({ row }) => cellOf(row[column.name], { key: column.sort && !column.filter }),
+      name: column.name, label: titleOf(column, info), sort: column.sort ? column.name : undefined, end: NUMBERS.has(column.type),
+      priority: place < 2 ? 1 : place < 4 ? 2 : 3, cell: ({ row }) => cellOf(row[column.name], natureOf(column, info)),
     }))];
   }
 
-  const choose = menu(text("columns"), () => others().map(({ name }) => {
+  const choose = menu(text("columns"), () => others().map((column) => {
+    const { name } = column;
     const box = make("input", { type: "checkbox", checked: (chosen ?? usual()).includes(name) });
     box.addEventListener("change", () => {
       const before = chosen ?? usual();
@@ -63,7 +70,7 @@ export function columnChoice(info, changed) {
       localStorage.setItem(slot, JSON.stringify(chosen));
       changed();
     });
-    return make("label", {}, box, named(name));
+    return make("label", {}, box, titleOf(column, info));
   }), { picture: "columns", names: "square", caption: null });
 
   return { learn, columns, menu: choose.element };

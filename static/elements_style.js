@@ -45,8 +45,11 @@ header { display: flex; gap: .25rem 1rem; align-items: baseline; justify-content
 .error { color: var(--danger); font-size: .9em; overflow-wrap: anywhere; }
 .row { display: flex; flex-wrap: wrap; gap: .4rem .5rem; align-items: center; margin-block-start: .55rem; }
 .row:empty { display: none; }
-.groups { margin-block-start: .5rem; font-size: .87em; border-inline-start: 2px solid var(--danger); padding-inline-start: .7rem; }
-.groups li { overflow-wrap: anywhere; display: flex; gap: .3rem .8rem; align-items: center; flex-wrap: wrap; }
+.groups { margin-block-start: .7rem; display: grid; gap: .5rem; font-size: .93em; border-inline-start: 2px solid var(--danger); padding-inline-start: .8rem; }
+.groups li { display: flex; gap: .3rem 1rem; align-items: center; justify-content: space-between; }
+.cause { display: grid; min-inline-size: 0; overflow-wrap: anywhere; }
+.groups strong { color: var(--danger); font-variant-numeric: tabular-nums; }
+.groups button { flex: none; }
 .chart { margin: .5rem 0 0; position: relative; block-size: 3.5rem; }
 .chart svg { inline-size: 100%; block-size: 100%; display: block; border-block-end: 1px solid var(--line); }
 .chart figcaption { position: absolute; inset-block-start: 0; inset-inline-end: 0; font-size: .8em; color: var(--muted); font-variant-numeric: tabular-nums; background: color-mix(in srgb, var(--surface) 75%, transparent); padding-inline: .3rem; border-radius: 4px; }

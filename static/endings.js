@@ -48,8 +48,8 @@ function tell(page, job) {
   const detail = [text("endDetail", words), job.failed && text("failedCount", { count: words.failed }), job.skipped && text("skipped", { count: words.skipped })].filter(Boolean).join(", ");
   page.toast(text("endTitle", words), {
     tone: isGood ? "plain" : "bad", detail,
-    link: { href: href("jobs", [job.id]), label: text("details") },
-    action: undo && { label: text("undo"), act: () => undoJob(page, job) },
+    link: location.hash !== href("jobs", [job.id]) && { href: href("jobs", [job.id]), label: text("details") },
+    action: undo && { label: text("undo"), picture: "undo", act: () => undoJob(page, job) },
   });
   notify(job, text("endTitle", words), detail);
 }

@@ -1,7 +1,7 @@
 // Why items of a job failed, by cause: how many, what the first said, and a way to try just those again.
 
 import { make, write } from "./dom.js";
-import { text } from "./messages.js";
+import { count, text } from "./messages.js";
 
 const AGAIN_MS = 3_000;
 
@@ -31,7 +31,7 @@ export function failureList({ fetch, retry, complain }) {
   }
 
   function group({ code, count: n, sample_message: message, first_item: item }) {
-    const words = make("span", { text: text("failureGroup", { n, code, message, item }) });
+    const words = make("div", { class: "cause" }, make("span", {}, make("strong", { text: count(n) }), ` ${message}`), make("span", { class: "note", text: text("failureFirst", { code, item }) }));
     const may = job.terminal && job.allowed_actions.includes("retry");
     return make("li", {}, words, may ? make("button", { type: "button", text: text("retryThese"), "aria-label": text("retryCode", { n, code }), on: { click: () => retry([code]) } }) : null);
   }
@@ -43,7 +43,8 @@ export function failureList({ fetch, retry, complain }) {
     write(button, text("failures", { n: job.failed }));
     if (!job.failed) element.hidden = true;
     if (element.hidden || (timer && !ended)) return;
-    timer ??= setTimeout(() => { timer = null; if (element.isConnected && !element.hidden) load(); }, ended ? 0 : AGAIN_MS);
+    clearTimeout(timer);
+    timer = setTimeout(() => { timer = null; if (element.isConnected && !element.hidden) load(); }, ended ? 0 : AGAIN_MS);
   }
 
   return { button, element, show, open };

@@ -1,5 +1,5 @@
 // The tools over a list of items: search, in all columns or in one; conditions as chips; the tenant, for those who
-// have none of their own; which columns are shown; deleted items.
+// have none of their own; deleted items.
 
 import { OPERATORS, conditionText } from "./conditions.js";
 import { make } from "./dom.js";
@@ -8,10 +8,11 @@ import { menu } from "./menu.js";
 import { named, text } from "./messages.js";
 import { searchField } from "./parts.js";
 
+const TIMES = /(_at|_on|date|time)$/i;
 let lists = 0;
 
 /** Build the tools; `wish(changes)` is called with what shall be different; `show(wishes)` says what is. */
-export function filterBar(page, { info, wish, columnMenu, signal }) {
+export function filterBar(page, { info, wish, signal }) {
   const columns = info.columns.filter(({ filter }) => filter);
   const known = make("datalist", { id: `known-${++lists}` }, ...Object.keys(info.counts.by_status ?? {}).map((value) => make("option", { value })));
   const search = searchField(page, { label: text("searchIn", { resource: info.label.toLowerCase() }), found: (q) => wish({ q: q || undefined }), signal });
@@ -23,7 +24,7 @@ export function filterBar(page, { info, wish, columnMenu, signal }) {
   const adder = columns.length ? menu(text("addCondition"), () => [conditionForm(columns, known.id, add, adder)], { picture: "filter" }) : null;
   const tenant = page.me.tenant === null && info.tenanted ? tenantField(wish) : null;
   const trash = info.soft_delete ? make("input", { type: "checkbox", on: { change: ({ target }) => wish({ deleted: target.checked, conditions: now.conditions }) } }) : null;
-  const element = make("div", { class: "tools" }, columns.length ? make("div", { class: "searching" }, search.element, scope) : null, adder?.element, chips, known, make("span", { class: "gap" }), tenant, trash && make("label", { class: "line" }, trash, text("deletedItems")), columnMenu);
+  const element = make("div", { class: "tools" }, columns.length ? make("div", { class: "searching" }, search.element, scope) : null, adder?.element, chips, known, make("span", { class: "gap" }), tenant, trash && make("label", { class: "line" }, trash, text("deletedItems")));
 
   function show(wishes) {
     now = wishes;
@@ -57,9 +58,11 @@ function conditionForm(columns, knownId, add, place) {
     input.id = `${knownId}-${name}`;
     return make("div", { class: "field" }, make("label", { for: input.id, text: text(name) }), input);
   };
-  const holder = field("value", value);
+  const holder = field("value", value), hint = make("p", { class: "hint", text: text("timeHint") });
+  holder.append(hint);
   const fit = () => {
     holder.hidden = operator.value === "is_null";
+    hint.hidden = !TIMES.test(column.value);
     if (column.value === "status") value.setAttribute("list", knownId);
     else value.removeAttribute("list");
   };

@@ -8,7 +8,7 @@ const FIELD_TYPES = { boolean: "flag", integer: "number", number: "number" };
 let ids = 0;
 
 /**
- * Build a form. `fields`: `[{name, label, type, required?, value?, hint?, choices?, min?, max?, fields?}]`, type one of
+ * Build a form. `fields`: `[{name, label, type, required?, value?, hint?, choices?, none?, min?, max?, fields?}]`, type one of
  * text, number, flag, choice, many, time, group (its `fields` are sent only when they are ticked). `pointer` is where
  * the values stand in the body: complaints about `/options/hard` go to the field `hard` of a form at "/options".
  */
@@ -94,8 +94,8 @@ const BUILDERS = {
     const box = make("input", { id, type: "checkbox", checked: Boolean(value) });
     return { nodes: [make("label", { class: "line" }, box, label)], unlabelled: true, value: () => (box.checked ? true : value ? false : undefined) };
   },
-  choice({ value, choices, required }, id) {
-    const none = required ? [] : [["", text("asUsual")]];
+  choice({ value, choices, required, none: unset = text("asUsual") }, id) {
+    const none = required ? [] : [["", unset]];
     const select = make("select", { id }, ...[...none, ...choices].map(([name, words]) => make("option", { value: name, text: words })));
     if (value !== undefined && value !== null) select.value = value;
     return { nodes: [select], value: () => (select.value === "" ? undefined : select.value) };

@@ -3,12 +3,13 @@
 
 import { at, query } from "./api.js";
 import { atMostEvery, make } from "./dom.js";
+import { wordsOf } from "./figures.js";
 import { icon } from "./icons.js";
 import { openJob } from "./job.js";
 import { badge, meter } from "./meter.js";
-import { text } from "./messages.js";
+import { count, text } from "./messages.js";
 import { pages } from "./pages.js";
-import { instantOf, viewHead } from "./parts.js";
+import { distanceOf, instantOf, viewHead } from "./parts.js";
 import { emptyNote, problemNote } from "./problem.js";
 import { go, href } from "./router.js";
 import { dataTable, pager } from "./table.js";
@@ -34,7 +35,7 @@ export function open({ page, route, signal, resources }) {
     const found = await page.ask("GET", `api/jobs${query({ ...wanted, limit, page: token })}`);
     const missing = [...new Set(found.items.map(({ task_id: id }) => id).filter(Boolean))];
     await Promise.all(missing.map(async (id) => tasks.set(id, await page.ask("GET", at("tasks", id)).catch(() => null))));
-    return { ...found, items: grouped(found.items, tasks) };
+    return { ...found, shown: found.items.length, items: grouped(found.items, tasks) };
   }
 
   const list = pages({ fetch, table, limit: 50, problem: problemNote, signal });
@@ -78,10 +79,10 @@ function grouped(jobs, tasks) {
 function columnsOf() {
   return [
     { name: "label", label: text("job"), cell: ({ job, task }) => labelOf(job, task) },
-    { name: "status", label: text("status"), cell: ({ job, task }) => badge(job ?? task) },
+    { name: "status", label: text("status"), cell: ({ job, task }) => statusCell(job ?? task) },
     { name: "progress", label: text("progressBar"), priority: 3, cell: ({ job, task }) => progressOf(job ?? task) },
     { name: "by", label: text("who"), priority: 3, cell: ({ job, task }) => [(job ?? task).requested_by, (job ?? task).tenant].filter(Boolean).join(" · ") },
-    { name: "at", label: text("started"), end: true, priority: 2, cell: ({ job, task }) => instantOf((job ?? task).created_at) },
+    { name: "at", label: text("started"), end: true, priority: 2, cell: ({ job, task }) => startOf(job ?? task) },
   ];
 }
 
@@ -91,12 +92,23 @@ function labelOf(job, task) {
   return make("span", { dir: "auto" }, task ? icon("jobs") : null, (job ?? task).label, why, project);
 }
 
+/** Where there is no room for the bar, what goes on says how far it is beside its status. */
+function statusCell(job) {
+  const far = job.status === "running" && job.total ? make("span", { class: "muted small in-short", text: wordsOf(job).percent }) : null;
+  return far ? make("span", { class: "line" }, badge(job), far) : badge(job);
+}
+
+function startOf({ status, run_at: at, started_at: started, created_at: created }) {
+  return status === "scheduled" ? distanceOf(at) : instantOf(started ?? created);
+}
+
 function progressOf(job) {
-  const bar = meter(job.label), { total, processed, failed } = job;
+  const bar = meter(job.label), { total, processed, failed, skipped } = job;
   bar.show(job);
   const words = total === null ? "" : processed === total ? text("itemsDone", { n: total }) : text("progress", { processed, total });
-  const fails = failed ? make("span", { class: "bad", text: text("failedCount", { count: failed }) }) : null;
-  return make("span", { class: "job-progress" }, bar.element, make("span", { class: "muted", text: words }), fails);
+  const fails = failed ? make("span", { class: "bad", text: text("failedCount", { count: count(failed) }) }) : null;
+  const skips = skipped ? make("span", { class: "muted", text: text("skipped", { count: count(skipped) }) }) : null;
+  return make("span", { class: "job-progress" }, bar.element, make("span", { class: "muted", text: words }), fails, skips);
 }
 
 function toolsOf(wanted, resources) {

@@ -5,7 +5,7 @@ import { listView, removed, rowButtons, showSecret } from "./caretaking.js";
 import { openForm } from "./dialog.js";
 import { make } from "./dom.js";
 import { form } from "./form.js";
-import { text } from "./messages.js";
+import { named, text } from "./messages.js";
 import { button, code, distanceOf, instantOf } from "./parts.js";
 import { emptyNote } from "./problem.js";
 
@@ -39,7 +39,7 @@ export function open({ page, signal }) {
       dress: (tr, { revoked_at: gone }) => tr.classList.toggle("unfit", Boolean(gone)),
       columns: [
         { name: "user", label: text("user"), cell: ({ user, name }) => make("span", { dir: "auto" }, user, name ? make("span", { class: "muted", text: ` ${name}` }) : null) },
-        { name: "role", label: text("role"), cell: ({ role, tenant }) => [roleOf(role), tenant].filter(Boolean).join(" · ") },
+        { name: "role", label: text("role"), cell: ({ role, tenant }) => [named(role), tenant].filter(Boolean).join(" · ") },
         { name: "id", label: text("keyId"), priority: 3, cell: ({ id }) => code(id) },
         { name: "made", label: text("made"), priority: 3, cell: ({ created_at: made }) => instantOf(made) },
         { name: "used", label: text("lastUsed"), priority: 2, cell: ({ used_at: used }) => (used ? distanceOf(used) : text("never")) },

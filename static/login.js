@@ -3,6 +3,7 @@
 
 import { make, write } from "./dom.js";
 import { text } from "./messages.js";
+import { problemText } from "./problem.js";
 
 /** Take the code of a one-time link out of the address, and of the history, before anything else is done with it. */
 export function takeCode() {
@@ -25,7 +26,7 @@ export function loginForm(enter, complaint = "") {
     try {
       await enter({ key: key.value.trim() });
     } catch (refusal) {
-      write(error, refusal.status === 401 ? text("loginFailed") : refusal.status ? refusal.message : text("offline"));
+      write(error, refusal.status === 401 ? text("loginFailed") : problemText(refusal));
       key.select();
     } finally {
       button.disabled = false;

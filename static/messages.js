@@ -60,11 +60,20 @@ export function when(iso) {
   return at.toDateString() === new Date().toDateString() ? clock.format(at) : instant.format(at);
 }
 
+const INSTANT = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?$/;
+
+/** Read a text of a row as an instant; null when it is none. */
+export function instantIn(value) {
+  if (typeof value !== "string" || value.length >= 40 || !INSTANT.test(value)) return null;
+  const iso = value.replace(" ", "T");
+  return Number.isNaN(Date.parse(iso)) ? null : iso;
+}
+
 /** Write how far off an instant is: "in 29 days", "5 minutes ago". */
 export function fromNow(iso) {
   const seconds = (new Date(iso) - Date.now()) / 1000;
   const [unit, size] = STEPS.find(([, each]) => Math.abs(seconds) >= each) ?? ["second", 1];
-  return relative.format(Math.trunc(seconds / size), unit);
+  return relative.format(Math.round(seconds / size), unit);
 }
 
 export function duration(seconds) {
@@ -77,6 +86,6 @@ export function duration(seconds) {
 
 export function bytes(n) {
   const step = Math.min(4, Math.floor(Math.log10(Math.max(1, n)) / 3));
-  const style = { style: "unit", unit: byteUnits[step], unitDisplay: "short", maximumFractionDigits: step ? 1 : 0 };
+  const style = { style: "unit", unit: byteUnits[step], unitDisplay: step ? "short" : "long", maximumFractionDigits: step ? 1 : 0 };
   return new Intl.NumberFormat(locales, style).format(n / 1000 ** step);
 }

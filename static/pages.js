@@ -4,7 +4,7 @@
 import { text } from "./messages.js";
 
 /**
- * Make a list; `fetch({limit, page})` resolves with `{items, next, total?, total_capped?}`, `table` is of table.js.
+ * Make a list; `fetch({limit, page})` resolves with `{items, next, total?, total_capped?, shown?}` (`shown` when items are not rows), `table` is of table.js.
  * `load()` shows the first page, `refresh()` looks at the present one again.
  */
 export function pages({ fetch, table, limit = 50, problem, signal }) {
@@ -44,11 +44,12 @@ export function pages({ fetch, table, limit = 50, problem, signal }) {
     get hasBack() { return tokens.length > 1; },
     /** Say which rows these are, and of how many. */
     words() {
-      const first = (tokens.length - 1) * limit, shown = answer.items.length;
+      const first = (tokens.length - 1) * limit, shown = answer.shown ?? answer.items.length;
       if (!shown) return "";
       const range = { from: first + 1, to: first + shown };
-      if (answer.total === undefined || answer.total === null) return text("pageRange", range);
-      return text(answer.total_capped ? "pageOfMany" : "pageOf", { ...range, total: answer.total });
+      const total = answer.total ?? (list.hasNext ? null : range.to); // the last page tells how many there are
+      if (total === null) return text("pageRange", range);
+      return text(answer.total_capped ? "pageOfMany" : "pageOf", { ...range, total });
     },
   };
   return list;

@@ -50,19 +50,20 @@ export function pickBar({ info, picks, act, wish, scope }) {
     write(all, text(capped ? "pickMany" : "pickAllMatching", { n: total }));
   }
 
-  function showStates({ conditions, deleted }) {
+  function showStates({ conditions, deleted, q, tenant }) {
     const by = Object.entries(info.counts.by_status ?? {}).slice(0, SHOWN_STATES), column = statusColumn(info);
     const is = (value) => conditions.some((each) => each.column === column && each.operator === "eq" && each.value === value);
     const others = conditions.filter((each) => each.column !== column);
+    const isNarrowed = others.length || q || tenant; // the counts are of everything
     if (deleted || !column || !by.length) return states.replaceChildren();
     states.replaceChildren(...by.map(([value, n]) => {
       const turn = () => wish({ conditions: is(value) ? others : [...others, { column, operator: "eq", value }] });
-      return make("button", { type: "button", class: "state-button", "aria-pressed": String(is(value)), on: { click: turn } }, make("span", { dir: "auto", text: value.slice(0, 40) || text("isEmpty") }), make("span", { class: "number", text: count(n) }));
+      return make("button", { type: "button", class: "state-button", "aria-pressed": String(is(value)), on: { click: turn } }, make("span", { dir: "auto", text: value.slice(0, 40) || text("isEmpty") }), isNarrowed ? null : make("span", { class: "number", text: count(n) }));
     }));
   }
 
   picks.on(show);
-  return { element, show, focus: () => actions.querySelector("button")?.focus() };
+  return { element, show, focus: () => [...actions.querySelectorAll("button")].find((each) => each.checkVisibility())?.focus() };
 }
 
 const statusColumn = ({ columns, kind }) => columns.find(({ name, filter }) => name === (kind === "folder" ? "kind" : "status") && filter)?.name;

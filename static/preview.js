@@ -1,27 +1,32 @@
 // What a preview says, in sentences: how many, what is left alone and why, what goes with it, and examples.
 
 import { make } from "./dom.js";
-import { bytes, count, duration, text } from "./messages.js";
+import { bytes, count, duration, instantIn, text, when } from "./messages.js";
 
 const SHOWN = 4;
 const sentence = (words) => words.replace(/^./u, (first) => first.toUpperCase());
 
-/** Write the paragraphs of a preview; `words` names its action and resource. */
-export function facts(preview, words) {
-  const { matched, eligible_count: eligible } = preview;
+/**
+ * Write the paragraphs of a preview; `words` names its action and resource, `undoDays` says for how long the action can
+ * be undone, as far as that is known.
+ */
+export function facts(preview, words, { undoDays = 0 } = {}) {
+  const { matched, eligible_count: eligible, estimated_seconds: seconds } = preview;
   if (matched === 0) return [make("p", { text: text("nothing") }), ...cautions(preview)];
+  const isFinal = preview.warnings.some(({ code }) => code === "FINAL");
   return [
     matched === null ? "" : make("p", { text: howMany(matched, eligible, words) }),
     leftAlone(preview),
     alsoGoes(preview.impact),
-    preview.estimated_seconds >= 1 ? make("p", { class: "note", text: text("estimate", { time: duration(preview.estimated_seconds) }) }) : null,
+    undoDays && !isFinal ? make("p", { class: "can-undo", text: text("canUndo", { n: undoDays }) }) : null,
     ...cautions(preview),
-    examples(preview.sample),
+    seconds >= 1 ? make("p", { class: "note", text: text("estimate", { time: duration(seconds) }) }) : null,
+    examples(preview.sample, matched),
   ].filter(Boolean);
 }
 
 function howMany(matched, eligible, { resource }) {
-  if (eligible === null || eligible === matched) return text("allOf", { matched: count(matched), resource });
+  if (eligible === null || eligible === matched) return text("allOf", { n: matched, resource });
   return text("someOf", { eligible: count(eligible), matched: count(matched), resource });
 }
 
@@ -48,12 +53,16 @@ function alsoGoes({ rows, files, bytes: size }) {
 
 function cautions({ warnings }) {
   const others = warnings.filter(({ code }) => code !== "CONFIRMATION_REQUIRED");
-  return others.map(({ detail }) => make("p", { class: "warn", text: sentence(detail) }));
+  const words = ({ code, detail }) => (code === "JOB_ACTIVE" ? text("jobActive") : `${sentence(detail)}.`);
+  return others.map((each) => make("p", { class: each.code === "FINAL" ? "warn final" : "warn", text: words(each) }));
 }
 
-function examples(sample) {
+/** Some of the items, by what tells them apart. */
+function examples(sample, matched) {
   if (!sample?.length) return null;
-  const line = (row) => Object.values(row).filter((value) => typeof value === "string" && value).map((value) => value.slice(0, 60)).slice(0, SHOWN).join(" · ");
-  const lines = sample.slice(0, SHOWN).map((row) => make("li", { dir: "auto", text: line(row) || String(Object.values(row)[0]) }));
-  return make("div", { class: "sample" }, make("p", { text: text("example") }), make("ul", {}, ...lines));
+  const shown = sample.slice(0, SHOWN), differs = (name) => shown.length === 1 || shown.some((row) => row[name] !== shown[0][name]);
+  const words = (row) => Object.entries(row).filter(([name, value]) => typeof value === "string" && value && differs(name)).map(([, value]) => (instantIn(value) ? when(instantIn(value)) : value.slice(0, 60)));
+  const line = (row) => words(row).slice(0, SHOWN).join(" · ");
+  const lines = shown.map((row) => make("li", { dir: "auto", text: line(row) || String(Object.values(row)[0]) }));
+  return make("div", { class: "sample" }, make("p", { text: text(shown.length === matched ? "exactly" : "example", { n: matched }) }), make("ul", {}, ...lines));
 }

@@ -44,8 +44,8 @@ export function open({ page, signal, resources }) {
       columns: [
         { name: "name", label: text("scheduleName"), cell: ({ name, origin }) => make("span", { dir: "auto" }, name, ORIGINS[origin] ? make("span", { class: "muted", text: ` ${text(ORIGINS[origin])}` }) : null) },
         { name: "what", label: text("scheduleWhat"), priority: 2, cell: (row) => whatOf(row) },
-        { name: "when", label: text("scheduleWhen"), cell: ({ cron, every, timezone }) => (cron ? make("span", {}, code(cron), make("span", { class: "muted small", text: ` ${timezone}` })) : text("scheduleEvery", { every })) },
-        { name: "next", label: text("scheduleNext"), priority: 2, cell: ({ enabled, next_at: next }) => (enabled ? distanceOf(next) : text("switchedOff")) },
+        { name: "when", label: text("scheduleWhen"), priority: 2, cell: ({ cron, every, timezone }) => (cron ? make("span", {}, code(cron), make("span", { class: "muted small", text: ` ${timezone}` })) : text("scheduleEvery", { every })) },
+        { name: "next", label: text("scheduleNext"), cell: ({ enabled, next_at: next }) => (enabled ? distanceOf(next) : text("switchedOff")) },
         { name: "last", label: text("scheduleLast"), priority: 3, cell: lastOf },
         { name: "acts", label: text("actions"), end: true, cell: (row) => rowButtons(button(text("runNow"), () => run(row), { picture: "play" }), row.origin === "api" && pictureButton(text("remove"), () => remove(row), "trash")) },
       ],
@@ -86,7 +86,7 @@ function formOf(page, { resource, action }) {
     { name: "cron", label: text("scheduleCron"), type: "text", required: true, value: "0 3 * * *", hint: text("scheduleCronHint") },
     { name: "timezone", label: text("scheduleZone"), type: "text", required: true, value: zone },
     ...(columns.length ? [
-      { name: "column", label: text("scheduleColumn"), type: "choice", choices: columns, hint: text("scheduleColumnHint") },
+      { name: "column", label: text("scheduleColumn"), type: "choice", choices: columns, none: text("scheduleEverything") },
       { name: "operator", label: text("operator"), type: "choice", required: true, value: "eq", choices: [["eq", text("is")], ["lt", text("below")], ["gte", text("atLeast")], ["like", text("contains")]] },
       { name: "value", label: text("value"), type: "text", hint: text("scheduleValueHint") },
     ] : []),

@@ -6,7 +6,7 @@ import { make, write } from "./dom.js";
 import { openHelp } from "./help.js";
 import { icon } from "./icons.js";
 import { text } from "./messages.js";
-import { problemNote } from "./problem.js";
+import { emptyNote, problemNote, tryAgainBelow } from "./problem.js";
 import { go, href, readRoute } from "./router.js";
 import { endings } from "./endings.js";
 import { tray } from "./tray.js";
@@ -18,7 +18,7 @@ const PATIENCE_MS = 1_500;
 export function shell(page, { logOut }) {
   const help = () => openHelp(page), over = new AbortController();
   const nav = navigation(page, { logOut, help });
-  const main = make("main", { id: "main", tabindex: -1 });
+  const main = make("main", { id: "main", tabindex: -1, "aria-busy": "true" });
   const burger = make("button", { type: "button", class: "quiet square", "aria-label": text("menu"), "aria-controls": "side", "aria-expanded": "false" }, icon("menu"));
   const shade = make("div", { class: "shade" });
   const drawer = (open) => {
@@ -27,8 +27,8 @@ export function shell(page, { logOut }) {
     if (open) nav.element.querySelector("a")?.focus();
   };
   const top = make("header", { class: "top" }, burger, brand());
-  const skip = make("a", { class: "skip", href: "#main", text: text("skip"), on: { click: (event) => { event.preventDefault(); main.focus(); } } });
-  const element = make("div", { class: "shell" }, skip, nav.element, shade, make("div", { class: "stage" }, top, offline(page, over.signal), main), tray(page), page.toasts, page.regions);
+  const skip = make("a", { class: "skip-link", href: "#main", text: text("skip"), on: { click: (event) => { event.preventDefault(); main.focus(); } } });
+  const element = make("div", { class: "shell" }, skip, nav.element, shade, make("div", { class: "stage" }, top, offline(page, main, over.signal), main), tray(page), page.toasts, page.regions);
   burger.addEventListener("click", () => drawer(!element.classList.contains("open")));
   shade.addEventListener("click", () => drawer(false));
   element.addEventListener("keydown", ({ key }) => { if (key === "Escape" && element.classList.contains("open")) { drawer(false); burger.focus(); } });
@@ -49,7 +49,9 @@ export function shell(page, { logOut }) {
     const view = VIEWS.find(({ name, role }) => name === route.view && page.can(role));
     present?.leave.abort();
     present = null;
-    if (!view) return place(make("div", { class: "view" }, make("h1", { text: text("noSuchView") })));
+    if (!view) return place(noView());
+    main.setAttribute("aria-busy", "true");
+    for (const old of main.children) old.inert = true; // it belongs to the address before
     const leave = new AbortController();
     try {
       const { open } = await view.load();
@@ -67,6 +69,7 @@ export function shell(page, { logOut }) {
   let first = true;
   function place(content) {
     main.replaceChildren(content);
+    main.removeAttribute("aria-busy");
     main.scrollTop = 0;
     main.dataset.at = location.hash; // which address it is that stands here
     const heading = content.querySelector("h1");
@@ -82,13 +85,17 @@ export function shell(page, { logOut }) {
     addEventListener("hashchange", show, { signal: over.signal });
     page.shortcuts.add(everywhere(help), { signal: over.signal });
     endings(page, over.signal);
-    resources = await nav.load();
-    await page.live.open();
+    [resources] = await Promise.all([nav.load(), page.live.open()]);
     await show();
     return () => { over.abort(); present?.leave.abort(); };
   }
 
   return { element, open };
+}
+
+function noView() {
+  const start = make("a", { class: "button", href: "#/", text: text("toStart") });
+  return make("div", { class: "view" }, make("h1", { text: text("noSuchView") }), emptyNote({ title: text("noSuchViewWhy"), action: start, picture: "search" }));
 }
 
 function everywhere(help) {
@@ -102,7 +109,7 @@ function everywhere(help) {
 }
 
 /** Say that what is shown may be old, when the server has been away for more than a moment. */
-function offline(page, signal) {
+function offline(page, main, signal) {
   const words = make("p", { role: "alert" }), element = make("div", { class: "offline", hidden: true }, icon("warning"), words);
   let timer;
   const look = () => {
@@ -110,6 +117,7 @@ function offline(page, signal) {
     if (page.live.state === "connected" && navigator.onLine !== false) {
       if (!element.hidden) page.announce(text("backOnline"));
       element.hidden = true;
+      tryAgainBelow(main);
       return write(words, "");
     }
     timer = setTimeout(() => { element.hidden = false; write(words, text("offlineBanner")); }, PATIENCE_MS);

@@ -38,7 +38,7 @@ function factsOf(job) {
   const task = job.task_id && make("a", { href: href("jobs", [], { task_id: job.task_id }), text: [named(job.task_type ?? "task"), job.project].filter(Boolean).join(" · ") });
   const all = [
     ["who", who], ["why", job.reason], ["selectionWhich", selectionOf(job)], ["options", options], ["task", task],
-    ["created", instantOf(job.created_at)], ["started", instantOf(job.started_at)], ["finished", instantOf(job.finished_at)],
+    ["created", instantOf(job.created_at)], ["starts", job.status === "scheduled" && distanceOf(job.run_at)], ["started", instantOf(job.started_at)], ["finished", instantOf(job.finished_at)],
     ["statusWhy", job.status_reason?.message ?? job.error?.message], ["undoOf", link(job.undo_of)], ["retryOf", link(job.retry_of)],
     ["undoLeft", job.undo_until && job.allowed_actions.includes("undo") ? distanceOf(job.undo_until) : null], ["jobId", make("span", { class: "mono", text: job.id })],
   ];

@@ -5,7 +5,7 @@ import { make, write } from "./dom.js";
 import { icon } from "./icons.js";
 import { text } from "./messages.js";
 
-const SKELETONS = 12;
+const SKELETONS = 12, LONG = 24;
 
 /**
  * Build a table. `columns`: `[{name, label, cell(row), sort?, end?, priority?, mono?}]`: `cell` returns a text or a node,
@@ -138,9 +138,10 @@ class Table {
     const box = picks && make("input", { type: "checkbox", tabindex: -1, "aria-label": text("pick", { name }) });
     const cells = columns.map(({ cell, end, priority = 1, mono }, place) => {
       const shown = cell(row), names = [end && "end", mono && "mono", `p${priority}`].filter(Boolean).join(" ");
-      const inside = place === 0 && open ? make("button", { type: "button", class: "open", tabindex: -1 }, shown) : shown;
-      const kept = typeof inside === "string" ? make("span", { dir: "auto", text: inside }) : inside;
-      return place === 0 ? make("th", { class: names, scope: "row" }, kept) : make("td", { class: names }, kept ?? "");
+      const isText = typeof shown === "string", title = isText && shown.length > LONG ? shown : null;
+      const inside = place === 0 && open ? make("button", { type: "button", class: "open", tabindex: -1, dir: "auto" }, shown) : shown;
+      const own = { class: names, title, dir: isText && !end ? "auto" : null }; // what is cut short is cut at its own end
+      return place === 0 ? make("th", { ...own, scope: "row" }, inside) : make("td", own, inside ?? "");
     });
     return [...(box ? [make("td", { class: "pick" }, box)] : []), ...cells];
   }

@@ -2,15 +2,19 @@
 
 import { openForm } from "./dialog.js";
 import { form } from "./form.js";
+import { menu } from "./menu.js";
 import { text } from "./messages.js";
 import { button } from "./parts.js";
 import { go, href } from "./router.js";
 
 const WITH_FILES = new Set(["upload_processing"]);
+const SHOWN = 2;
 
-/** Build a button for each task that this caller may begin here. */
+/** Build a button for each task that this caller may begin here; what comes after the first is in a menu. */
 export function taskButtons(page, info) {
-  return (info.tasks ?? []).map((task) => button(`${task.label}…`, () => openTask(page, info, task)));
+  const one = (task) => button(`${task.label}…`, () => openTask(page, info, task));
+  const all = info.tasks ?? [], rest = all.slice(SHOWN);
+  return [...all.slice(0, SHOWN).map(one), ...(rest.length ? [menu(text("moreTasks"), () => rest.map(one)).element] : [])];
 }
 
 async function openTask(page, info, { type, label }) {

@@ -51,7 +51,7 @@ export function throughputChart() {
     write(peak, words);
     svg.setAttribute("aria-label", `${text("throughput")}: ${words}`);
     if (rates.length < 2) return [area, line].forEach((each) => each.setAttribute("d", ""));
-    const points = rates.map((each, n) => `${((n * WIDTH) / (rates.length - 1)).toFixed(1)} ${(HEIGHT - 2 - (each / top) * (HEIGHT - 16)).toFixed(1)}`);
+    const points = rates.map((each, n) => `${((n * WIDTH) / (rates.length - 1)).toFixed(1)} ${(HEIGHT - 2 - (each / top) * (HEIGHT - 20)).toFixed(1)}`);
     line.setAttribute("d", `M${points.join("L")}`);
     area.setAttribute("d", `M0 ${HEIGHT}L${points.join("L")}L${WIDTH} ${HEIGHT}Z`);
   }

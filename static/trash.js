@@ -47,7 +47,7 @@ export function open({ page, route, signal }) {
         { name: "resource", label: named("resource"), priority: 2, cell: ({ resource, tenant }) => [named(resource), tenant].filter(Boolean).join(" · ") },
         { name: "deleted", label: text("deletedAt"), priority: 2, cell: ({ deleted_at: at }) => instantOf(at) },
         { name: "until", label: text("goneForGood"), priority: 3, cell: ({ undo_until: until }) => distanceOf(until) },
-        { name: "acts", label: text("actions"), end: true, cell: (row) => rowButtons(make("a", { class: "button", href: href("jobs", [row.job]), text: text("job") }), may && button(text("restore"), () => restore([keyOf(row)]), { picture: "undo" })) },
+        { name: "acts", label: text("actions"), end: true, cell: (row) => rowButtons(make("a", { href: href("jobs", [row.job]), text: text("job") }), may && button(text("restore"), () => restore([keyOf(row)]), { picture: "undo" })) },
       ],
       empty: () => emptyNote(q ? { title: text("nothingFound"), detail: text("noTrashLikeThat"), picture: "search" } : { title: text("noTrashTitle"), detail: text("noTrash"), picture: "trash" }),
     },

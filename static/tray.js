@@ -11,23 +11,29 @@ import { href } from "./router.js";
 const SHOWN = 3;
 const ANNOUNCE_MS = 15_000;
 const FOLDED = "bulkops:tray";
+const SMALL = "(max-width: 60rem), (max-height: 32rem)";
 
 /** Build the tray; it hides itself while there is nothing to show. */
 export function tray(page) {
   const list = make("ul", { class: "tray-list", id: "tray-list" });
   const title = make("span"), more = make("a", { href: href("jobs"), class: "tray-more", hidden: true });
   const fold = make("button", { type: "button", class: "quiet square", "aria-label": text("foldTray"), "aria-controls": "tray-list" }, icon("chevron"));
-  const element = make("section", { class: "tray", "aria-label": text("underWay"), hidden: true }, make("div", { class: "tray-head" }, title, fold), list, more);
+  const overall = meter(text("underWay"));
+  const element = make("section", { class: "tray", "aria-label": text("underWay"), hidden: true }, make("div", { class: "tray-head" }, title, fold), list, more, overall.element);
   const entries = new Map();
   let announced = 0;
 
   const folded = (is) => {
     element.classList.toggle("folded", is);
     fold.setAttribute("aria-expanded", String(!is));
-    sessionStorage.setItem(FOLDED, is ? "folded" : "");
   };
-  folded(sessionStorage.getItem(FOLDED) === "folded");
-  fold.addEventListener("click", () => folded(!element.classList.contains("folded")));
+  const wish = sessionStorage.getItem(FOLDED);
+  folded(wish === null ? matchMedia(SMALL).matches : wish === "folded");
+  fold.addEventListener("click", () => {
+    const is = !element.classList.contains("folded");
+    folded(is);
+    sessionStorage.setItem(FOLDED, is ? "folded" : "open");
+  });
 
   function show(job) {
     if (job.source !== "user" || job.status === "scheduled") return;
@@ -51,8 +57,10 @@ export function tray(page) {
     more.hidden = ids.length <= SHOWN;
     write(title, text("jobsUnderWay", { n: ids.length }));
     write(more, text("moreJobs", { n: ids.length - SHOWN }));
+    overall.show(sumOf(ids.map((id) => page.live.jobs.get(id)).filter((job) => job?.total)));
   }
 
+  new ResizeObserver(() => element.parentElement?.style.setProperty("--tray", `${element.offsetHeight}px`)).observe(element);
   page.live.on("job", show);
   page.live.on("reset", () => {
     for (const id of entries.keys()) if (!page.live.jobs.has(id)) entries.delete(id);
@@ -61,8 +69,15 @@ export function tray(page) {
   return element;
 }
 
+/** How far all of them are, for the bar of a folded tray. */
+function sumOf(jobs) {
+  const sum = (name) => jobs.reduce((all, job) => all + job[name], 0);
+  const counts = Object.fromEntries(["processed", "succeeded", "skipped", "failed"].map((name) => [name, sum(name)]));
+  return { ...counts, status: "preparing", total: sum("total") || null }; // the status is said before there is a total
+}
+
 function entryOf(page, id) {
-  const link = make("a", { href: href("jobs", [id]) });
+  const link = make("a", { href: href("jobs", [id]), dir: "auto" });
   const figures = make("div", { class: "tray-figures" });
   const bar = meter(text("progressBar"));
   const toggle = make("button", { type: "button", class: "quiet square" });
@@ -73,6 +88,7 @@ function entryOf(page, id) {
   function show(job) {
     const words = wordsOf(job), wanted = ["pause", "resume"].find((each) => job.allowed_actions.includes(each));
     write(link, job.label);
+    link.title = job.label;
     bar.element.setAttribute("aria-label", job.label);
     bar.show(job);
     const first = job.status === "running" && job.total ? [words.percent, text("progress", words)] : [statusOf(job)];

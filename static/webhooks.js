@@ -77,6 +77,6 @@ function openMessages(page, hook, signal) {
     const again = async () => { if (await page.attempt(() => page.ask("POST", at("webhooks", hook.id, "deliveries", id, "resend")))) load(); };
     const about = job ? make("a", { href: href("jobs", [job]), text: type, on: { click: () => dialog.close() } }) : make("span", { text: type });
     const how = [result, text("attempts", { n: attempts })].filter(Boolean).join(" · ");
-    return make("div", { class: "touch" }, make("div", { class: "row" }, about, badgeOf(state), state === "dead" ? button(text("tryAgain"), again) : null), make("span", { class: "muted small", text: how }), make("span", { class: "muted small" }, instantOf(made), next && state === "pending" ? " → " : "", next && state === "pending" ? distanceOf(next) : ""));
+    return make("div", { class: "touch" }, make("div", { class: "row" }, about, badgeOf(state), state === "dead" ? button(text("tryAgain"), again) : null), make("span", { class: "muted small", text: how }), make("span", { class: "muted small" }, instantOf(made), next && state === "pending" ? ` · ${text("hookNext")} ` : "", next && state === "pending" ? distanceOf(next) : ""));
   }
 }

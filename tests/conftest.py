@@ -1,11 +1,16 @@
-"""What every test has: the asyncio backend of anyio, and a clock that tests move by hand."""
+"""What every test has: the asyncio backend of anyio, a clock that tests move by hand, a store of its own."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
+from bulkops.store.store import Store
+from tests.doors import Doors, opened_doors
+from tests.store_house import opened_store
 
 
 @pytest.fixture
@@ -46,6 +51,20 @@ class LeapingClock(HandClock):
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
+    """A newborn store in the test's own folder."""
+    async with opened_store(tmp_path, clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def doors(tmp_path: Path, clock: HandClock) -> AsyncIterator[Doors]:
+    """The application's doors, before a service that only remembers what it was asked."""
+    async with opened_doors(tmp_path, clock) as opened:
+        yield opened
 
 
 @pytest.fixture

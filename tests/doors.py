@@ -15,16 +15,17 @@ from urllib.parse import unquote
 
 import msgspec
 
+from bulkops.configuration import from_dict
 from bulkops.errors import Refusal
 from bulkops.feed import Feed
 from bulkops.hub import Hub
 from bulkops.ids import new_id
 from bulkops.models import Caller, ItemsQuery, JobView, SelectionView, StartBody
-from bulkops.settings import Settings, from_dict
+from bulkops.settings import Settings
 from bulkops.store import audit, credentials, idempotency
-from bulkops.store.credentials import Credentials
 from bulkops.store.idempotency import Idempotency
 from bulkops.store.instance import InstanceLock
+from bulkops.store.keyring import Keyring
 from bulkops.store.store import Store, open_store
 from bulkops.store.transaction import Tx
 from bulkops.timing import Clock
@@ -320,7 +321,7 @@ class Doors:
 
     app: Any
     store: Store
-    credentials: Credentials
+    credentials: Keyring
     service: RecordingService
     settings: Settings
     clock: Clock
@@ -354,6 +355,6 @@ async def opened_doors(
     settings = from_dict({"server": server or {}, "resources": {}}, folder, {})
     async with opened_store(folder, clock) as store:
         feed = Feed(store, Hub())
-        doors = Doors(None, store, Credentials(store), RecordingService(store), settings, clock, feed)
+        doors = Doors(None, store, Keyring(store), RecordingService(store), settings, clock, feed)
         doors.app = build_app(cast("Runtime", doors), **more)
         yield doors

@@ -12,18 +12,14 @@ from typing import Any
 
 import msgspec
 
+from bulkops.configuration import from_dict
 from bulkops.models import Caller, JobView, StartBody, UndoBody
 from bulkops.runtime import Runtime, open_runtime
-from bulkops.settings import Settings, from_dict
+from bulkops.settings import Settings
 from bulkops.timing import Clock
 
 OWNER = Caller(user="root", roles=frozenset({"owner"}))
 WAIT_S = 20.0
-
-
-def a_caller(user: str = "ana", role: str = "admin", tenant: str | None = None) -> Caller:
-    """Make a caller with one role."""
-    return Caller(user=user, tenant=tenant, roles=frozenset({role}))
 
 
 def make_database(path: Path, script: str, *, wal: bool = True) -> Path:

@@ -17,18 +17,19 @@ from bulkops.hub import Hub
 from bulkops.ids import new_id
 from bulkops.states import Source, Status
 from bulkops.store import credentials, events, jobs
-from bulkops.store.credentials import Credentials
 from bulkops.store.instance import InstanceLock
 from bulkops.store.jobs import JobRow, Knobs, Selection
+from bulkops.store.keyring import Keyring
 from bulkops.store.store import Store, open_store
 from bulkops.store.transaction import Tx
 from bulkops.timing import Clock, SystemClock
 from bulkops.web.authentication import Authenticator
+from bulkops.web.census import Bounds
 from bulkops.web.guard import Guard, gate
 from bulkops.web.live import live_routes
 from bulkops.web.live.sessions import Limits
 from bulkops.web.problems import Boundary
-from bulkops.web.server import Bounds, serve
+from bulkops.web.server import serve
 
 
 def a_job(*, tenant: str | None = "acme", user: str = "ana", source: str = "user", **fields: Any) -> JobRow:
@@ -85,7 +86,7 @@ class House:
     store: Store
     hub: Hub
     feed: Feed
-    credentials: Credentials
+    credentials: Keyring
     authentication: Authenticator
     clock: Clock
     draining: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,7 +116,7 @@ async def open_house(path: Path, clock: Clock | None = None) -> AsyncIterator[Ho
     async with opened_store(path, clock) as store:
         hub = Hub()
         store.on_commit.append(lambda _: hub.ring())
-        keeper = Credentials(store)
+        keeper = Keyring(store)
         house = House(store, hub, Feed(store, hub), keeper, Authenticator(keeper, clock), clock)
         # No task group: a state machine opens and closes a house in two different tasks.
         running = asyncio.create_task(house.feed.run())

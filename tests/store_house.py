@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from bulkops.effects import Id, Image, ItemException
 from bulkops.ids import new_id
 from bulkops.models import Caller
 from bulkops.states import Source, Status
-from bulkops.store import exceptions, jobs, manifests, trash
+from bulkops.store import claims, credentials, exceptions, jobs, manifests, selections, trash
 from bulkops.store.instance import InstanceLock
 from bulkops.store.jobs import JobRow, Knobs, Selection
 from bulkops.store.store import Store, open_store
@@ -107,3 +108,30 @@ def take(tx: Tx, job: JobRow, labels: list[str], *, first: int = 0, listed: bool
     ]
     trash.write_tentative(tx, job.id, images, resource=job.resource, tenant=job.tenant)
     trash.settle(tx, job.id, first, len(labels), untouched=[])
+
+
+async def current(store: Store, job: JobRow) -> JobRow:
+    """Return a job as its row is now."""
+    found = await store.read(lambda connection: jobs.get(connection, job.id))
+    assert found is not None
+    return found
+
+
+async def claim(store: Store, *, preparing: bool = False, worker: int = 1) -> JobRow | None:
+    """Take the first job in line, as a worker would."""
+    return await store.write(lambda tx: claims.claim(tx, worker=worker, preparing=preparing))
+
+
+def ids_of(connection: sqlite3.Connection, selection: str) -> list[str]:
+    """Return all ids of an uploaded selection."""
+    found: list[str] = []
+    while ids := selections.chunk_at(connection, selection, len(found)):
+        found += ids
+    return found
+
+
+async def a_key(store: Store, **fields: Any) -> tuple[str, str]:
+    """Make an API key, one of Ana's unless told otherwise; return its id and its secret."""
+    wanted = {"user": "ana", "tenant": "acme", "role": "operator", **fields}
+    row, secret = await store.write(lambda tx: credentials.create_key(tx, **wanted))
+    return row.id, secret

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,30 @@ async def test_what_a_job_made_is_downloaded_and_is_what_was_recorded(tmp_path: 
         assert (unchanged.status_code, unchanged.content) == (304, b"")
 
 
+async def test_a_view_is_exported_as_a_table_is_and_nothing_else_is_done_to_it(tmp_path: Path) -> None:
+    view = "CREATE VIEW seen AS SELECT id, business, v || '!' AS loud FROM t"
+    make_database(tmp_path / "app.db", TENANTED + view)
+    actions = {"export": {"batch_size": 1}}
+    seen = {"table": "seen", "id": "id", "tenant": "business", "search": ["loud"], "actions": actions}
+    async with town_of(settings_for(tmp_path, {"seen": {**seen, "ledger": "app"}})) as town:
+        person = await town.person("operator", tenant="a")
+        job = await person.run("seen/export", all=True)
+        assert (job["succeeded"], job["total"]) == (2, 2)
+        assert (await fetch(person, job["artifacts"][0])).text.splitlines() == [
+            '"id","business","loud"',
+            '1,"a","x!"',
+            '3,"a","z!"',
+        ]
+        assert (await person.run("seen/export", filter={"loud": "z!"}))["succeeded"] == 1
+        assert code(await person.post("/api/bulk/seen/delete", {"all": True})) == (404, "NOT_FOUND")
+
+
 async def test_every_download_is_in_the_audit_and_a_look_is_not(tmp_path: Path) -> None:
     async with rows_town(tmp_path) as (_, owner):
         artifact = await export(owner)
         await fetch(owner, artifact, "HEAD")
+        assert (await fetch(owner, artifact, if_none_match="*")).status_code == 304
+        assert (await fetch(owner, artifact, range=f"bytes={artifact['bytes']}-")).status_code == 416
         await fetch(owner, artifact)
         entries = (await owner.get("/api/audit", limit=100)).json()["items"]
         (entry,) = [each for each in entries if each["verb"] == "download"]
@@ -296,14 +317,48 @@ async def test_starts_in_a_burst_and_retries_are_no_way_around_it(tmp_path: Path
             assert (await ana.rested(job["id"]))["error"]["code"] == "STORAGE_FULL"
 
 
+async def test_a_retry_that_would_make_one_file_too_many_is_refused_as_a_start_is(tmp_path: Path) -> None:
+    make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, status TEXT); INSERT INTO t VALUES (1, 'open'), (2, 'open');"
+        "CREATE TRIGGER no BEFORE UPDATE ON t WHEN old.id = 2 BEGIN SELECT raise(ABORT, 'no'); END;",
+    )
+    things = {"table": "t", "id": "id", "status": {"column": "status", "archived": "archived"}}
+    async with town_of(settings_for(tmp_path, {"things": things}, max_artifacts=1)) as town:
+        owner = await town.person()
+        job = await owner.run("things/archive", all=True)
+        assert (job["succeeded"], job["failed"], len(job["artifacts"])) == (1, 1, 1)
+        assert code(await owner.post(f"/api/jobs/{job['id']}/retry")) == (507, "STORAGE_FULL")
+        assert (await owner.post(f"/api/jobs/{job['id']}/undo")).status_code == 202
+
+
 async def test_a_tenant_keeps_only_so_many_bytes(tmp_path: Path) -> None:
-    make_database(tmp_path / "app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);"
-                  "INSERT INTO t VALUES (1, printf('%.*c', 1100000, 'x'))")  # fmt: skip
+    path = make_database(tmp_path / "app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);"
+                         "INSERT INTO t VALUES (1, '')")  # fmt: skip
     settings = settings_for(tmp_path, {"things": {"table": "t", "id": "id"}}, max_artifact_mb=1)
     async with town_of(settings) as town:
         owner = await town.person()
+        empty = (await export(owner))["bytes"]
+        execute(path, "UPDATE t SET v = printf('%.*c', ?, 'x')", 1_000_000 - 2 * empty)
         await export(owner)
         assert code(await owner.post("/api/bulk/things/export", {"all": True})) == (507, "STORAGE_FULL")
+
+
+async def test_a_file_does_not_grow_beyond_what_its_tenant_may_keep(tmp_path: Path) -> None:
+    make_database(tmp_path / "app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);"
+                  "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 30)"
+                  " INSERT INTO t SELECT i, printf('%.*c', 50000, 'x') FROM n")  # fmt: skip
+    things = {"things": {"table": "t", "id": "id"}}
+    async with town_of(settings_for(tmp_path, things, max_artifact_mb=1)) as town:
+        owner = await town.person()
+        job = await owner.run("things/export", all=True, batch_size=5)
+        assert (job["status"], job["status_reason"]["code"], job["processed"]) == ("paused", "DISK_FULL", 15)
+        assert sum(each.stat().st_size for each in folder_of(tmp_path).iterdir()) < 1_300_000
+    async with town_of(settings_for(tmp_path, things, max_artifact_mb=2)) as town:
+        owner = await town.person()
+        await owner.post(f"/api/jobs/{job['id']}/resume")
+        done = await owner.rested(job["id"])
+        assert (done["status"], done["succeeded"], done["artifacts"][0]["rows"]) == ("completed", 30, 30)
 
 
 async def test_the_last_event_of_a_job_tells_what_it_made(tmp_path: Path) -> None:
@@ -460,6 +515,10 @@ max_items = 100000
 """
 
 
+def has_done(server: Server, job: str, share: int) -> bool:
+    return bool(server.job(job)["processed"] >= share)
+
+
 def test_a_server_killed_in_the_middle_of_an_export_finishes_the_very_same_file(tmp_path: Path) -> None:
     make_database(tmp_path / "app.db", ROWS.format(count=2000))
     (tmp_path / "bulkops.toml").write_text(CONFIG)
@@ -468,7 +527,7 @@ def test_a_server_killed_in_the_middle_of_an_export_finishes_the_very_same_file(
         job = server.start("things", "export", all=True, batch_size=50, throttle_ms=10)
     for share in (200, 1100):
         with Server(tmp_path) as server:
-            wait_until(lambda server=server, share=share: server.job(job)["processed"] >= share)  # type: ignore[misc]
+            wait_until(partial(has_done, server, job, share))
         parts = [path for path in folder_of(tmp_path).iterdir() if path.suffix == ".part"]
         assert len(parts) == 1
         with parts[0].open("ab") as file:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,19 +13,7 @@ import pytest
 from bulkops.store import audit
 from bulkops.store.store import Store
 from tests.conftest import HandClock
-from tests.doors import Doors, opened_doors, opened_store
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def doors(tmp_path: Path, clock: HandClock) -> AsyncIterator[Doors]:
-    async with opened_doors(tmp_path, clock) as opened:
-        yield opened
+from tests.doors import Doors
 
 
 async def _note(store: Store, **fields: Any) -> None:
@@ -66,19 +52,6 @@ async def test_nothing_can_be_changed_or_removed(store: Store, statement: str) -
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         await store.write(lambda tx: tx.connection.execute(statement).fetchall())
     assert len(await _page(store, tenant=None)) == 1
-
-
-@pytest.mark.parametrize("statement", [audit._ALL, audit._TENANT, audit._JOB, audit._JOB_OF_TENANT])
-async def test_no_page_scans_and_sorts(store: Store, statement: str) -> None:
-    plan = await store.read(
-        lambda connection: connection.execute(
-            f"EXPLAIN QUERY PLAN {statement}",
-            {"tenant": "a", "job": "J", "before": 9, "limit": 5, "installation": False},
-        ).fetchall()
-    )
-    steps = " ".join(row[3] for row in plan)
-    assert "SCAN" not in steps
-    assert "TEMP B-TREE" not in steps
 
 
 FORMULAS = [

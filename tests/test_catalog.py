@@ -13,7 +13,8 @@ from bulkops.errors import Refusal
 from bulkops.models import ItemsQuery, JobsQuery, StartBody, ValidateBody
 from bulkops.runtime import Offline, open_offline
 from tests.conftest import HandClock
-from tests.engine_house import OWNER, a_caller, dump, make_database, settings_for
+from tests.engine_house import OWNER, dump, make_database, settings_for
+from tests.store_house import a_caller
 
 SCRIPT = (
     "CREATE TABLE t (id INTEGER PRIMARY KEY, who TEXT, status TEXT, v);"
@@ -55,12 +56,18 @@ async def test_a_caller_sees_the_actions_of_his_role(house: Offline) -> None:
 
     assert actions(await house.service.catalog(OWNER)) == {
         "things": ["delete", "close", "export"],
-        "view": [],
+        "view": ["export"],
     }
     assert actions(await house.service.catalog(a_caller(role="viewer", tenant="a"))) == {"things": []}
 
 
-async def test_an_action_on_a_view_does_not_exist(house: Offline) -> None:
+async def test_what_only_makes_a_file_has_nothing_to_undo(house: Offline) -> None:
+    things = (await house.service.catalog(OWNER))[0]
+    undoable = {each["name"]: each["undoable"] for each in things["actions"]}
+    assert undoable == {"delete": True, "close": True, "export": False}
+
+
+async def test_an_action_that_changes_a_view_does_not_exist(house: Offline) -> None:
     with pytest.raises(Refusal) as raised:
         await house.service.start(OWNER, "view", "delete", StartBody(all=True))
     assert raised.value.code == "NOT_FOUND"
@@ -141,3 +148,31 @@ async def test_everything_else_fails_where_the_start_would(house: Offline, body:
 async def test_a_final_delete_says_so(house: Offline) -> None:
     found = await preview(house, action="delete", ids=["1"], options={"hard": True}, confirm="YES")
     assert "FINAL" in [each.code for each in found.warnings]
+
+
+async def test_a_preview_takes_all_that_a_start_takes(house: Offline) -> None:
+    wishes: dict[str, Any] = {
+        "ids": ["1"], "confirm": "YES", "reason": "why", "label": "mine", "priority": 7,
+        "run_at": "2099-01-01T00:00:00Z",
+        "batch_size": 5, "throttle_ms": 1, "max_items_per_second": 2.5, "max_items": 9, "canary": 1,
+        "failure_threshold": {"min_items": 1, "max_ratio": 0.5}, "task_id": "T", "atomic": False, "expected_count": 1,
+    }  # fmt: skip
+    assert (await preview(house, action="delete", **wishes)).matched == 1
+    for wrong in ({"run_at": "2000-01-01T00:00:00Z"}, {"priority": -1}, {"label": ""}, {"canary": 0}):
+        with pytest.raises(Refusal) as refused:
+            await preview(house, action="delete", **wishes | wrong)
+        (name,) = wrong
+        assert refused.value.extra["errors"][0]["pointer"] == f"/{name}"
+
+
+async def test_a_preview_fails_where_the_line_is_full_or_a_task_is_anothers(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    make_database(tmp_path / "app.db", SCRIPT)
+    async with open_offline(settings_for(tmp_path, RESOURCES, queue_max=1), clock=clock) as house:
+        theirs = a_caller(tenant="b", user="bo", role="admin")
+        await house.service.start(theirs, "things", "export", StartBody(ids=["1101"], task_id="T"))
+        for more, code in (({"task_id": "T"}, "INVALID_FIELD"), ({}, "QUEUE_FULL")):
+            with pytest.raises(Refusal) as refused:
+                await preview(house, a_caller(tenant="a", role="admin"), action="export", ids=["1"], **more)
+            assert refused.value.code == code

@@ -15,9 +15,9 @@ import pytest
 from bulkops.cleaner import Cleaner, CleanupResult, Depot, entry_of, printable, settle, tally
 from bulkops.effects import FileTaken
 from bulkops.errors import Transient
-from bulkops.resources.mover import Result, Verdict
 from bulkops.resources.paths import Identity
-from bulkops.resources.storage import LocalStorage, protect
+from bulkops.resources.storage import LocalStorage, Storage, protect
+from bulkops.resources.verdicts import Result, Verdict
 from bulkops.store import deletions
 from bulkops.store.deletions import Claimed, DeletionRow
 from bulkops.store.store import Store
@@ -300,7 +300,7 @@ async def test_the_loop_wakes_when_a_retry_falls_due(bench: Bench) -> None:
         group.cancel_scope.cancel()
 
 
-async def test_an_idle_loop_asks_nothing(bench: Bench) -> None:
+async def test_an_idle_loop_asks_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = 0
     real = bench.store.read
 
@@ -309,7 +309,7 @@ async def test_an_idle_loop_asks_nothing(bench: Bench) -> None:
         reads += 1
         return await real(work)
 
-    bench.store.read = counted  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(bench.store, "read", counted)
     async with anyio.create_task_group() as group:
         group.start_soon(bench.cleaner.work)
         await anyio.wait_all_tasks_blocked()
@@ -334,7 +334,7 @@ async def test_the_loop_survives_a_database_that_cannot_be_written(
         return await real(work)
 
     await bench.queue("f")
-    bench.store.write = full  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(bench.store, "write", full)
     with caplog.at_level(logging.WARNING, "bulkops.cleaner"):
         async with anyio.create_task_group() as group:
             group.start_soon(bench.cleaner.work)
@@ -435,9 +435,17 @@ async def test_a_custom_storage_that_raises_is_asked_again_and_spoils_no_other(b
     assert (await bench.rows())[0].error == "RuntimeError: down"
 
 
-async def test_a_plain_function_serves_as_custom_storage(bench: Bench) -> None:
+class InOrder:
+    """A custom storage that answers in the order of its keys."""
+
+    def delete(self, keys: Sequence[str]) -> list[str]:
+        return ["missing" if key == "b" else "removed" for key in keys]
+
+
+@pytest.mark.parametrize("storage", [Slow(), InOrder()])
+async def test_a_plain_function_serves_as_custom_storage(bench: Bench, storage: Storage) -> None:
     await bench.queue("a", storage="slow")
-    assert (await Cleaner(bench.store, {"slow": Depot(Slow())}).run_once(100, 3)).removed == 1
+    assert (await Cleaner(bench.store, {"slow": Depot(storage)}).run_once(100, 3)).removed == 1
 
 
 async def test_an_undo_before_a_custom_storage_is_asked_voids_the_entry(bench: Bench) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from bulkops.errors import Refusal
 from bulkops.runtime import Runtime
-from tests.engine_house import OWNER, a_caller, execute, make_database, opened, run, until
+from tests.engine_house import OWNER, execute, make_database, opened, run, until
+from tests.store_house import a_caller
 
 RESOURCE = {"table": "t", "id": "id", "tenant": "who", "file": "path", "root": "files"}
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from bulkops import __version__
 from bulkops.cli import main
+from bulkops.store.instance import InstanceLock
+from tests.test_readme import README
 
 CONFIG = """
 [server]
@@ -160,6 +166,34 @@ def test_help_needs_neither_config_nor_engine() -> None:
     assert told.stdout.splitlines()[-1] == "[]"
 
 
+def commands_of(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield " ".join([*path, name]), command
+        if isinstance(command, click.Group):
+            yield from commands_of(command, *path, name)
+
+
+def test_help_names_every_command_and_option_with_a_whole_sentence() -> None:
+    assert isinstance(main, click.Group)
+    told = " ".join(CliRunner().invoke(main, ["--help"]).stdout.split())
+    found = dict(commands_of(main))
+    assert {"start", "schedules add", "webhooks"} <= found.keys()
+    for name, command in found.items():
+        sentence = command.get_short_help_str(limit=1000)
+        assert sentence, name
+        assert " " in name or f" {name} {sentence}" in told
+        for option in command.params:
+            assert not isinstance(option, click.Option) or option.help, (name, option.name)
+
+
+def test_a_mistyped_command_is_told_the_nearest(app: App) -> None:
+    told = app.run("strat", "notes", "delete")
+    assert told.exit_code == 2
+    assert told.stderr.splitlines()[-1] == "Error: No such command 'strat'; did you mean \"start\"?"
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -255,7 +289,7 @@ def test_without_wait_a_start_says_how_to_follow(served: App) -> None:
     assert result.exit_code == 0
     job = result.stdout.split()[0]
     assert result.stdout == f"{job} accepted\n"
-    assert f"bulkops watch {job}" in result.stderr
+    assert f"follow it with: bulkops watch {job} --config {served.config}\n" in result.stderr
     watched = served.run("watch", job)
     assert watched.exit_code == 0
     assert "1 succeeded" in watched.stdout
@@ -331,11 +365,16 @@ def test_pause_and_resume(served: App) -> None:
     served.json("cancel", job)
 
 
-def test_an_unknown_job_is_one_line_and_exit_one(served: App) -> None:
-    result = served.run("show", "../../healthz")
+@pytest.mark.parametrize(
+    "words",
+    [["show", "../../healthz"], ["start", "nots", "delete", "--all"], ["start", "tags", "delte", "--all"]],
+)
+def test_what_is_unknown_exits_with_one_and_says_where_to_look(served: App, words: list[str]) -> None:
+    result = served.run(*words)
     assert result.exit_code == 1
-    assert result.stderr.startswith("NOT_FOUND: ")
-    assert result.stderr.count("\n") == 1
+    problem, hint = result.stderr.splitlines()
+    assert problem.startswith("NOT_FOUND: ")
+    assert "bulkops resources" in hint
 
 
 def test_with_json_a_refusal_is_json_on_stderr(served: App) -> None:
@@ -458,6 +497,18 @@ def test_serve_says_where_everything_is_and_tidies_up(app: App) -> None:
     assert not file.exists()
 
 
+def test_asked_again_and_again_to_stop_it_ends_once_and_in_order(app: App) -> None:
+    process = app.process("serve", "--json")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    while process.poll() is None:  # a terminal's Ctrl-C comes twice to a packaged binary
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert not (app.folder / "bulkops-data" / "runtime.json").exists()
+
+
 def test_the_key_of_the_last_run_opens_nothing(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     with app.server():
         old = json.loads((app.folder / "bulkops-data" / "runtime.json").read_text())["key"]
@@ -473,6 +524,18 @@ def test_a_second_server_is_refused_and_names_the_first(served: App) -> None:
     assert result.exit_code == 1
     pid = json.loads((served.folder / "bulkops-data" / "runtime.json").read_text())["pid"]
     assert str(pid) in result.stderr
+
+
+def test_a_taken_port_is_one_line_and_says_what_to_do(app: App) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = app.run("serve", "--port", str(port))
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"cannot listen at 127.0.0.1 port {port}: ")
+    assert "--port" in line
 
 
 def test_another_server_is_reached_by_url_and_key(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,6 +564,14 @@ def test_jobs_are_listed_shown_and_reported_the_same_without_a_server(app: App) 
     assert app.run("report", job).stdout == report
     assert app.json("report", job, "--outcome", "failed")["code"] == "CONSTRAINT"
     assert app.run("show", "nonsense").exit_code == 1
+
+
+def test_who_is_at_it_for_a_moment_is_waited_for(app: App) -> None:
+    assert app.run("jobs").exit_code == 0
+    lock = InstanceLock(app.folder / "bulkops-data")
+    lock.acquire()
+    threading.Timer(0.3, lock.release).start()
+    assert app.run("jobs").exit_code == 0
 
 
 def test_keys_are_made_listed_and_revoked_with_and_without_a_server(app: App) -> None:
@@ -545,6 +616,24 @@ def test_a_backup_is_whole_with_and_without_a_server_and_never_replaces(app: App
     assert again.exit_code == 1
     assert "never replaces" in again.stderr
     assert (app.folder / "one.db").read_bytes() == before
+
+
+def test_the_line_of_the_readme_puts_a_backup_back_also_after_a_crash(app: App) -> None:
+    (line,) = re.findall(r"^rm -f bulkops.db-wal .*$", README, re.MULTILINE)
+    with app.server() as (process, _):
+        paused = app.json("start", "tags", "delete", "--all", "--canary", "1", code=0)["id"]
+        until(lambda: app.json("show", paused)["status"] == "paused")
+        assert app.run("backup", str(app.folder / "copy.db")).exit_code == 0
+        later = app.json("start", "tags", "delete", "--id", "9", "--wait")["id"]
+        process.kill()
+        process.wait()
+    assert (app.folder / "bulkops.db-wal").stat().st_size
+    subprocess.run(["sh", "-ec", line.replace("FILE", "copy.db")], cwd=app.folder, check=True)
+    assert app.run("show", later).exit_code == 1
+    with app.server():
+        found = app.json("show", paused)
+        assert (found["status"], found["status_reason"]["code"]) == ("paused", "NEEDS_REVIEW")
+        assert app.run("resume", paused, "--wait").exit_code in (0, 3)
 
 
 # --- init and check ------------------------------------------------------------------------------------
@@ -598,3 +687,62 @@ def test_check_explains_each_statement_and_names_the_missing_index(app: App) -> 
     again = {(each["resource"], each["action"]): each for each in app.json("check", "--explain")["actions"]}
     mended = again["notes", "delete"]["statements"][0]
     assert (mended["index"], mended["missing"]) == ("notes_owner_id", None)
+
+
+def test_check_finds_schedules_that_could_never_start(app: App) -> None:
+    app.config.write_text(
+        app.config.read_text()
+        + """
+[schedules.a]
+every = "1h"
+resource = "notes"
+action = "delet"
+all = true
+[schedules.b]
+every = "1h"
+resource = "notes"
+action = "delete"
+filter = { titel = { lt = "-90d" } }
+confirm = "DELETE"
+[schedules.c]
+every = "1h"
+resource = "notes"
+action = "delete"
+all = true
+options = { hrd = true }
+[schedules.d]
+every = "1h"
+resource = "tags"
+action = "export"
+all = true
+"""
+    )
+    result = app.run("check")
+    assert result.exit_code == 1
+    told = [line for line in result.stdout.splitlines() if " schedules." in line]
+    lines = app.config.read_text().splitlines()
+    wanted = {
+        "warning: schedules.a.action: notes has no action 'delet'; did you mean \"delete\"?": 'action = "delet"',
+        "error: schedules.b.filter.titel: ": 'filter = { titel = { lt = "-90d" } }',
+        'error: schedules.c.confirm: delete wants its word: confirm = "DELETE"': "[schedules.c]",
+        "error: schedules.c.options.hrd: ": "options = { hrd = true }",
+    }
+    assert len(told) == len(wanted)
+    serve = app.run("serve")
+    assert serve.exit_code == 1
+    assert serve.stderr.startswith("bulkops.toml: schedules.a: notes has no action 'delet'; it has: delete, ")
+    for sentence, line in wanted.items():
+        assert any(f"bulkops.toml:{lines.index(line) + 1}: {sentence}" in each for each in told), told
+
+
+def test_check_finds_a_foreign_database_in_the_place_of_ours(app: App) -> None:
+    text = app.config.read_text()
+    with closing(sqlite3.connect(app.folder / "other.db")) as other:
+        other.execute("CREATE TABLE t (a)")
+    app.config.write_text(text.replace("[server]\n", '[server]\ndatabase = "other.db"\n'))
+    result = app.run("check")
+    assert result.exit_code == 1
+    assert "error: server.database: other.db is a database of something else" in result.stdout
+    app.config.write_text(text)
+    with app.server():
+        assert app.run("check").exit_code == 0

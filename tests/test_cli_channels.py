@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -257,7 +257,7 @@ async def proxied(port: int, refuses: Callable[[bytes], bool]) -> AsyncIterator[
         yield server.sockets[0].getsockname()[1]
 
 
-def hear(port: int, key: str, job: str, ways: Any, since: str) -> Iterator[dict[str, Any]]:
+def hear(port: int, key: str, job: str, ways: Any, since: str) -> Generator[dict[str, Any], None, None]:
     """Hear pages until the job has ended."""
     with (
         closing(Client(lambda: Endpoint(f"http://127.0.0.1:{port}", key))) as client,
@@ -325,7 +325,7 @@ async def test_a_log_that_is_another_is_a_reset_on_every_way(tmp_path: Path) -> 
             pages = hear(port, key, job.id, [way], "other:7")
             found = await asyncio.to_thread(next, pages)
             assert (found["reset"], found["cursor"]) == ("epoch", f"{house.store.epoch}:1")
-            pages.close()  # type: ignore[attr-defined]
+            pages.close()
 
 
 async def test_a_revoked_key_and_a_foreign_job_are_refusals(tmp_path: Path) -> None:

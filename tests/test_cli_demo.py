@@ -27,7 +27,7 @@ from bulkops.demo import prepare
 from bulkops.demo_data import tables
 from bulkops.demo_data.dossiers import DOSSIERS, MISSING, PURGED
 from bulkops.demo_data.photos import DAMAGED, PROJECTS
-from bulkops.web.server import bind
+from bulkops.web.listener import bind
 
 pytestmark = pytest.mark.timeout(180)
 

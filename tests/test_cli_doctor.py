@@ -50,6 +50,15 @@ def test_before_the_first_start_all_is_good_and_nothing_is_made(config: Path) ->
     assert listing(config.parent) == {"bulkops.toml"}
 
 
+async def test_a_database_that_is_gone_is_bad_once_there_was_one(config: Path) -> None:
+    await make_store(config.parent)
+    (config.parent / "bulkops.db").unlink()
+    code, found = examine(config)
+    assert code == 1
+    assert found["database"][0] == "bad"
+    assert "is missing" in found["database"][1]
+
+
 async def test_a_sound_installation_is_good(config: Path) -> None:
     await make_store(config.parent)
     before = listing(config.parent)

@@ -8,9 +8,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import aiosqlite
 import pytest
@@ -25,6 +27,8 @@ from bulkops.database import (
     roll_back,
 )
 
+T = TypeVar("T")
+
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
@@ -35,6 +39,22 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     opened = await Database.open(lambda: open_connection(path))
     yield opened
     await opened.close()
+
+
+def in_transaction(work: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+    """Make a unit of work that is a transaction: it is done as a whole, or not at all."""
+
+    def unit(connection: sqlite3.Connection) -> T:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            roll_back(connection)
+            raise
+        return result
+
+    return unit
 
 
 def count(connection: sqlite3.Connection) -> int:
@@ -61,7 +81,7 @@ async def test_a_cancelled_wait_lets_the_unit_end_and_leaves_no_lock(database: D
         entered.set()
         assert go_on.wait(10)
 
-    task = asyncio.create_task(database.transaction(work))
+    task = asyncio.create_task(database.run(in_transaction(work)))
     await asyncio.to_thread(entered.wait, 10)
     for _ in range(times):
         task.cancel()
@@ -84,7 +104,7 @@ async def test_units_of_many_tasks_never_meet_inside_a_transaction(database: Dat
         inside.pop()
         return 1
 
-    tasks = [asyncio.create_task(database.transaction(work)) for _ in range(40)]
+    tasks = [asyncio.create_task(database.run(in_transaction(work))) for _ in range(40)]
     await asyncio.sleep(0)
     for task in tasks[::3]:
         task.cancel()
@@ -99,7 +119,7 @@ async def test_an_exception_of_the_unit_is_told_also_to_one_who_was_not_cancelle
         raise KeyError("no")
 
     with pytest.raises(KeyError):
-        await database.transaction(fail)
+        await database.run(in_transaction(fail))
     assert await database.run(count) == 0
 
 
@@ -168,7 +188,7 @@ def test_a_waiting_writer_hears_a_stop_and_a_deadline(tmp_path: Path) -> None:
         with closing(open_connection(path, busy_timeout_ms=10)) as connection:
             for deadline_s, stop in ((0.05, False), (60, True)):
                 with pytest.raises(sqlite3.OperationalError) as raised:
-                    begin_immediate(connection, deadline_s=deadline_s, stop=lambda stop=stop: stop)  # type: ignore[misc]
+                    begin_immediate(connection, deadline_s=deadline_s, stop=partial(bool, stop))
                 assert primary_code(raised.value) == sqlite3.SQLITE_BUSY
                 assert not is_untrusted(raised.value)
             holder.execute("ROLLBACK")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,15 +12,9 @@ from bulkops.store import deletions
 from bulkops.store.deletions import DeletionRow, DeletionStats, Settled
 from bulkops.store.store import Store
 from tests.conftest import HandClock
-from tests.store_house import a_job, opened_store, stored
+from tests.store_house import a_job, stored
 
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as opened:
-        yield opened
 
 
 def taken(position: int, *, final: bool = False, path: bytes | None = None, size: int = 100) -> FileTaken:
@@ -67,8 +58,8 @@ async def claim(store: Store, limit: int = 500) -> list[int]:
     return [each.id for each in await store.write(lambda tx: deletions.claim(tx, limit))]
 
 
-async def record(store: Store, ids: list[int], state: str, **fields: object) -> None:
-    settled = [Settled(each, state, **fields) for each in ids]  # type: ignore[arg-type]
+async def record(store: Store, ids: list[int], state: str, **fields: Any) -> None:
+    settled = [Settled(each, state, **fields) for each in ids]
     await store.write(lambda tx: deletions.record(tx, settled))
 
 
@@ -229,6 +220,18 @@ async def test_what_lay_in_the_trash_long_enough_is_retired_and_nothing_else(
     assert {(each.state, each.final, each.attempts) for each in claimed} == {("purging", False, 1)}
 
 
+async def test_what_an_undo_is_still_to_give_back_is_not_retired_under_its_hands(
+    store: Store, clock: HandClock
+) -> None:
+    origin = await stored(store, a_job("completed", undo_until_ms=clock.at_ms + 1))
+    await queue(store, 1, job=origin.id)
+    await record(store, await claim(store), "trashed")
+    await stored(store, a_job("paused", kind="undo", undo_of=origin.id))
+    clock.advance(3600)
+    assert await store.write(lambda tx: deletions.retire(tx, clock.at_ms, 10)) == 0
+    assert await states(store, origin.id) == ["trashed"]
+
+
 async def test_rows_of_files_long_done_with_are_forgotten_and_dead_ones_are_not(
     store: Store, clock: HandClock
 ) -> None:
@@ -369,7 +372,7 @@ async def test_pages_list_one_state_or_all_that_are_open(store: Store) -> None:
     assert await page("trashed", 0, 10, "acme") == []
 
 
-@pytest.mark.parametrize("state", sorted(deletions.ENDED_BADLY))
+@pytest.mark.parametrize("state", ["dead", "refused", "superseded", "shared", "missing"])
 async def test_what_ended_badly_may_be_put_in_line_again_or_dropped(store: Store, state: str) -> None:
     await queue(store, 2, tenant="acme")
     ids = await claim(store)
@@ -381,6 +384,15 @@ async def test_what_ended_badly_may_be_put_in_line_again_or_dropped(store: Store
     assert [(row.state, row.attempts) for row in await rows(store)] == [("queued", 0)]
 
 
+async def test_what_waits_for_its_next_try_may_be_tried_now(store: Store, clock: HandClock) -> None:
+    await queue(store, 1)
+    ids = await claim(store)
+    await record(store, ids, "queued", error="EPERM", not_before_ms=clock.now_ms() + 60_000)
+    assert await claim(store) == []
+    assert await store.write(lambda tx: deletions.requeue(tx, ids[0]))
+    assert await claim(store) == ids
+
+
 @pytest.mark.parametrize("state", ["trashed", "purged", "moving"])
 async def test_what_is_under_way_or_done_is_neither_requeued_nor_dropped(store: Store, state: str) -> None:
     await queue(store, 1)
@@ -389,28 +401,3 @@ async def test_what_is_under_way_or_done_is_neither_requeued_nor_dropped(store: 
     assert not await store.write(lambda tx: deletions.requeue(tx, ids[0]))
     assert not await store.write(lambda tx: deletions.drop(tx, ids[0]))
     assert not await store.write(lambda tx: deletions.requeue(tx, 999))
-
-
-async def test_no_statement_walks_the_whole_queue(store: Store) -> None:
-    """Claims and looks go through an index, in its order: no scan, no sort."""
-
-    statements = {
-        name: statement
-        for name, statement in vars(deletions).items()
-        if name.startswith("_") and name.isupper() and isinstance(statement, str) and ":" in statement
-    }
-
-    def explain(connection: sqlite3.Connection, statement: str) -> str:
-        values = dict.fromkeys(re.findall(r":([a-z_]+)", statement), "[]")
-        found = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
-        return "; ".join(row[3] for row in found)
-
-    plans = await store.write(
-        lambda tx: {name: explain(tx.connection, statement) for name, statement in statements.items()}
-    )
-    assert len(plans) > 15
-    for name, plan in plans.items():
-        assert "SCAN deletions" not in plan, f"{name}: {plan}"
-    for name in ("_CLAIM", "_WAITS", "_RETIRE", "_PAGE"):
-        assert "USE TEMP B-TREE" not in plans[name], f"{name}: {plans[name]}"
-    assert "deletions_due" in plans["_CLAIM"]

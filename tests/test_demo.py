@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from bulkops import demo
+from bulkops.configuration import load
 from bulkops.demo import BUSINESSES, Business, DemoRefused
 from bulkops.demo_data import dossiers, tables
 from bulkops.demo_data.dossiers import DOSSIERS, MISSING, PURGED
 from bulkops.demo_data.photos import DAMAGED, PROJECTS
-from bulkops.settings import load
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,16 @@ def test_its_config_is_one(made: Path) -> None:
     assert kinds == {**tables_of_it, "dossiers": "folder", "photos": "photos"}
     assert set(settings.schedules) == {"forget-sessions", "empty-photo-trash"}
     assert settings.resources["receipts"].actions["delete"].confirm == "DELETE"
+
+
+def test_sessions_have_their_limits(made: Path) -> None:
+    actions = load(made / "bulkops.toml", {}).resources["sessions"].actions
+    assert {name: (action.rate, action.max_runtime_s) for name, action in actions.items()} == {
+        "delete": ("10/minute", 300),
+        "export": ("30/minute", 300),
+        "close": ("20/minute", 300),
+        "archive": ("15/minute", 300),
+    }
 
 
 def test_it_is_the_same_every_time(made: Path, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkops.configuration import from_dict
 from bulkops.errors import ConfigError
 from bulkops.resources.draft import draft, plain
 from bulkops.resources.inspection import inspect
 from bulkops.resources.schema import fold, quote
-from bulkops.settings import ResourceSettings, StatusSettings, from_dict
+from bulkops.settings import ResourceSettings, StatusSettings
 
 Maker = Callable[..., Path]
 
@@ -225,7 +226,29 @@ def test_filters_get_what_is_indexed_and_what_people_ask_for_but_no_secrets(make
         "CREATE INDEX d ON t (deleted_at)",
         "CREATE INDEX e ON t (lower(note))",
     )
-    assert resources(file)["t"].search == ["name", "status", "created_at", "vendor"]
+    assert resources(file)["t"].search == ["name", "status", "created_at", "vendor", "deleted_at"]
+
+
+def test_where_no_filter_suggests_itself_the_columns_are_there_to_choose_from(make: Maker) -> None:
+    file = make('CREATE TABLE t (id INTEGER PRIMARY KEY, "group" TEXT, size INT, thumb BLOB, password TEXT)')
+    text = draft(file, file.parent)
+    assert '# search = ["group", "size"]' in text
+    assert resources(file)["t"].search == []
+    taken = from_dict(tomllib.loads(uncomment(text, "search =")), file.parent, {}).resources["t"]
+    assert taken.search == ["group", "size"]
+    file.unlink()
+    assert "search = " not in draft(make("CREATE TABLE u (id INTEGER PRIMARY KEY)"), file.parent)
+
+
+def test_what_other_rows_keep_is_said_by_what_a_delete_does_here(make: Maker) -> None:
+    file = make(
+        "CREATE TABLE p (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE s (id INTEGER PRIMARY KEY, deleted_at TEXT)",
+        "CREATE TABLE c (p INT REFERENCES p, s INT REFERENCES s)",
+    )
+    text = draft(file, file.parent)
+    assert text.count("what is pointed at cannot be deleted: CONSTRAINT") == 1
+    assert text.count("what is pointed at cannot be purged: CONSTRAINT") == 1
 
 
 def test_children_and_files_are_suggested_and_never_taken(make: Maker) -> None:
@@ -286,8 +309,10 @@ def test_a_resource_is_called_like_its_table_where_a_url_takes_it(make: Maker) -
         'CREATE TABLE "Straße" (id INTEGER PRIMARY KEY)',
         'CREATE TABLE ".." (id INTEGER PRIMARY KEY)',
         "CREATE TABLE v1_0 (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE maintenance (id INTEGER PRIMARY KEY)",
     )
     assert {name: resource.table for name, resource in resources(file).items()} == {
+        "maintenance-2": "maintenance",  # the house has one of that name
         "table": "..",
         "order-items": "order items",
         "order-items-2": "order-items",

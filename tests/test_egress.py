@@ -175,7 +175,7 @@ def test_the_operator_names_hosts_that_may_be_private_and_plain() -> None:
         "http://x.hooks.lan/",
         "http://[::1]:9000/",
     ):
-        with pytest.raises(AddressRefused):
+        with pytest.raises(AddressRefused, match="webhook_hosts"):
             read_url(url, policy)
 
 
@@ -206,7 +206,7 @@ async def test_a_name_leads_to_the_addresses_that_were_judged() -> None:
     [["127.0.0.1"], ["93.184.215.14", "10.0.0.1"], ["::1"], ["fe80::1%eth0"], ["::ffff:169.254.169.254"]],
 )
 async def test_one_inner_address_among_those_of_a_name_is_enough_to_refuse(addresses: list[str]) -> None:
-    with pytest.raises(AddressRefused):
+    with pytest.raises(AddressRefused, match="webhook_hosts"):
         await locate("https://app.example/", addresses)
 
 

@@ -7,9 +7,11 @@ import locale
 import logging
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from bulkops import Batch, Bulkops, Caller
 from bulkops.errors import ConfigError, Refusal, StartRefused
@@ -127,6 +130,15 @@ async def test_a_host_composes_the_lifespan_into_its_own(tmp_path: Path) -> None
     assert told == ["host begins", "host ends"] * 2
 
 
+async def test_what_a_host_raises_in_the_lifespan_comes_out_as_it_was_raised(tmp_path: Path) -> None:
+    bulk = house(tmp_path)
+    with pytest.raises(LookupError, match="the host's own"):
+        async with bulk.lifespan():
+            raise LookupError("the host's own")
+    async with bulk.lifespan():
+        assert (await bulk.start("sessions", "delete", ids=[1])).id
+
+
 async def test_strangers_are_refused_and_keys_still_work(tmp_path: Path) -> None:
     bulk = house(tmp_path, authenticate=by_header)
     app = host_of(bulk)
@@ -142,8 +154,8 @@ async def test_strangers_are_refused_and_keys_still_work(tmp_path: Path) -> None
 async def test_the_host_may_take_its_time_to_say_who_asks(tmp_path: Path) -> None:
     async def slowly(connection: HTTPConnection) -> Caller | None:
         await anyio.lowlevel.checkpoint()
-        # Roles as a host may well write them.
-        return Caller(user="ben", roles=["viewer", "emperor"])  # type: ignore[arg-type]
+        roles: Any = ["viewer", "emperor"]  # as a host may well write them
+        return Caller(user="ben", roles=roles)
 
     app = host_of(house(tmp_path, authenticate=slowly))
     async with app.router.lifespan_context(app), asking(app, user=None) as client:
@@ -292,6 +304,20 @@ async def test_before_its_lifespan_it_says_what_is_missing(tmp_path: Path) -> No
         await bulk.start("sessions", "delete", ids=[1])
 
 
+async def test_a_second_sqlite_in_the_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk = Bulkops({"server": {}, "resources": {}}, base=tmp_path)
+    monkeypatch.setitem(sys.modules, "apsw", types.ModuleType("apsw"))
+    with pytest.raises(StartRefused, match="second SQLite"):
+        async with bulk.lifespan():
+            pass
+    # One that took the first one's place is the only one.
+    monkeypatch.setitem(sys.modules, "apsw", sqlite3)
+    async with bulk.lifespan():
+        pass
+
+
 async def test_one_data_directory_has_one_house(tmp_path: Path) -> None:
     async with running(house(tmp_path)) as bulk:
         with pytest.raises(StartRefused):
@@ -327,7 +353,7 @@ def test_sockets_follow_jobs_below_the_mount(tmp_path: Path) -> None:
         httpx.Client(headers={"x-user": "ana"}) as client,
         connect(
             f"{url.replace('http', 'ws')}/bulk/ws",
-            subprotocols=["bulkops.v1"],  # type: ignore[list-item]
+            subprotocols=[Subprotocol("bulkops.v1")],
             additional_headers={"x-user": "ana"},
         ) as socket,
     ):
@@ -341,6 +367,41 @@ def test_sockets_follow_jobs_below_the_mount(tmp_path: Path) -> None:
             frame = json.loads(socket.recv(10))
             seen += [each["kind"] for each in frame.get("items", []) if each["job"] == job["id"]]
         assert seen[0] == "queued"
+
+
+def test_events_lead_to_files_below_the_mount(tmp_path: Path) -> None:
+    app = host_of(house(tmp_path, authenticate=by_header))
+    with served(app) as url, httpx.Client(headers={"x-user": "ana"}) as client:
+        job = client.post(f"{url}/bulk/api/bulk/sessions/export", json={"all": True}).json()
+        job = client.get(f"{url}{job['links']['self']}", params={"wait": 20}).json()
+        path = job["artifacts"][0]["download_url"]
+        assert path.startswith("/bulk/api/artifacts/")
+        events = f"{url}/bulk/api/jobs/{job['id']}/events"
+        told = [
+            each["data"]["artifacts"][0]["download_url"]
+            for each in client.get(events, params={"since": "earliest"}).json()["items"]
+            if "artifacts" in each["data"]
+        ]
+        assert told == [path]
+        stream = client.get(
+            events, headers={"Accept": "text/event-stream"}, params={"since": "earliest"}
+        ).text
+        assert f'"download_url":"{path}"' in stream
+        with connect(
+            f"{url.replace('http', 'ws')}/bulk/ws",
+            subprotocols=[Subprotocol("bulkops.v1")],
+            additional_headers={"x-user": "ana"},
+        ) as socket:
+            topic = {"kind": "job", "job": job["id"]}
+            socket.send(json.dumps({"type": "hello", "id": 1}))
+            socket.send(
+                json.dumps({"type": "subscribe", "id": 2, "sub": "a", "topic": topic, "since": "earliest"})
+            )
+            frames = [json.loads(socket.recv(10))]
+            while frames[-1]["type"] != "events" or frames[-1]["items"][-1]["kind"] != "completed":
+                frames.append(json.loads(socket.recv(10)))
+        assert frames[-1]["items"][-1]["data"]["artifacts"][0]["download_url"] == path
+        assert client.get(f"{url}{path}").status_code == 200
 
 
 def test_it_is_served_without_a_host_around_it(tmp_path: Path) -> None:

@@ -214,49 +214,6 @@ def test_a_topic_without_events_moves_on_all_the_same(database: Database) -> Non
     assert database.read(ANA, after=5) == events.Slice([], 5)
 
 
-def test_no_statement_scans_the_log(database: Database) -> None:
-    values = dict.fromkeys(
-        [
-            "id",
-            "after",
-            "upto",
-            "any_tenant",
-            "tenant",
-            "user",
-            "installation",
-            "limit",
-            "floor",
-            "end",
-            "before_ms",
-        ],
-        1,
-    )
-    statements = {name: text for name, text in vars(events).items() if name.startswith("_") and _is_sql(text)}
-    assert len(statements) >= 10
-    for name, text in statements.items():
-        params = values | dict.fromkeys(
-            [
-                "job",
-                "task_id",
-                "task_type",
-                "project",
-                "source",
-                "resource",
-                "action",
-                "kind",
-                "at_ms",
-                "data",
-            ],
-            "",
-        )
-        plan = database.connection.execute(f"EXPLAIN QUERY PLAN {text}", params).fetchall()
-        assert not [row[3] for row in plan if row[3].startswith("SCAN")], name
-
-
-def _is_sql(value: object) -> bool:
-    return isinstance(value, str) and value.split(maxsplit=1)[0] in {"SELECT", "INSERT", "DELETE"}
-
-
 # -- trimming
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from bulkops.effects import ItemException
 from bulkops.store import exceptions
 from bulkops.store.jobs import JobRow
 from bulkops.store.store import Store
-from tests.conftest import HandClock
-from tests.store_house import a_job, opened_store, stored
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as opened:
-        yield opened
+from tests.store_house import a_job, stored
 
 
 @pytest.fixture

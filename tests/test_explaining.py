@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from bulkops.cli import main
+from bulkops.configuration import from_dict
 from bulkops.errors import ConfigError
 from bulkops.resources.explanation import explain
 from bulkops.resources.table.explaining import Statement
-from bulkops.settings import from_dict
 
 SCHEMA = """
 CREATE TABLE receipts (
@@ -122,6 +122,17 @@ async def test_no_row_is_looked_for_when_foreign_keys_are_off_or_nothing_is_dele
         assert not any("refers" in statement.when for statement in action.statements)
 
 
+async def test_where_foreign_keys_are_off_one_that_leads_nowhere_is_in_nobodys_way(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "app.db")) as connection:
+        connection.execute("CREATE TABLE lost (id INTEGER PRIMARY KEY, it REFERENCES gone (id))")
+    lost = {"kind": "table", "database": "app.db", "table": "lost", "id": "id", "foreign_keys": False}
+    found = await explain(from_dict({"resources": {"lost": lost}}, folder, {}))
+    assert [(each.action, each.statements[-1].index) for each in found] == [
+        ("delete", "INTEGER PRIMARY KEY"),
+        ("export", "INTEGER PRIMARY KEY"),
+    ]
+
+
 async def test_each_missing_index_is_used_once_it_is_there(folder: Path) -> None:
     missing = {
         statement.missing
@@ -138,6 +149,15 @@ async def test_each_missing_index_is_used_once_it_is_there(folder: Path) -> None
         for when, explanation in statements.items():
             assert explanation.missing is None, (when, explanation)
             assert explanation.index is not None or when == "to freeze the items", (when, explanation)
+
+
+async def test_no_index_is_missed_on_a_view(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "app.db")) as connection:
+        connection.execute("CREATE VIEW named AS SELECT code, code || '' AS name FROM loose")
+    named = {"kind": "table", "database": "app.db", "table": "named", "id": "code", "search": ["name"]}
+    found = await explain(from_dict({"resources": {"named": named}}, folder, {}))
+    assert [each.action for each in found] == ["export"]
+    assert [each.missing for each in found[0].statements] == [None] * 3
 
 
 async def test_it_only_looks(folder: Path) -> None:

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from bulkops.errors import Refusal
-from bulkops.feed import Feed, Follower, Frame, Topic, newest_progress, scope_of
+from bulkops.feed import Feed, Follower, Frame, Topic, scope_of
 from bulkops.models import Caller
 from bulkops.operations import may_see
 from bulkops.store import events, meta
-from bulkops.store.events import Cursor, EventRow, Scope
+from bulkops.store.events import Cursor, Scope
 from tests.conftest import HandClock
 from tests.live_house import House, a_job, open_house, until
 
@@ -310,16 +310,6 @@ async def test_sql_and_the_rule_agree_on_who_sees_which_job(tmp_path: Path) -> N
                 for job in jobs
                 if may_see(caller, tenant=job.tenant, requested_by=job.requested_by, source=job.source)
             }, caller
-
-
-def test_only_progress_that_is_replaced_is_dropped() -> None:
-    rows = [
-        EventRow(seq, kind, job, "}", 1)
-        for seq, (kind, job) in enumerate(
-            [("progress", "a"), ("started", "a"), ("progress", "b"), ("progress", "a"), ("changed", "a")]
-        )
-    ]
-    assert [row.seq for row in newest_progress(rows)] == [1, 2, 3, 4]
 
 
 async def test_a_body_is_the_json_it_says(tmp_path: Path) -> None:

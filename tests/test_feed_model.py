@@ -13,6 +13,7 @@ import sqlite3
 import tempfile
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,10 @@ CALLERS = {
 EVERYTHING = Scope(kind="all", any_tenant=True, installation=True)
 KINDS = ["progress", "progress", "started", "paused", "resumed", "updated", "changed", "completed", "failed"]
 CONNECTIONS = st.integers(0, 3)
+
+
+def _knows(follower: Follower, seq: int) -> bool:
+    return (follower.tail.end or 0) >= seq
 
 
 class Client(ClientRule):
@@ -181,7 +186,7 @@ class Wire(RuleBasedStateMachine):
         for client in self.clients:
             follower = client.follower
             assert follower is not None
-            self.run(until(lambda follower=follower: (follower.tail.end or 0) >= head.seq))  # type: ignore[misc]
+            self.run(until(partial(_knows, follower, head.seq)))
             while self._read(client, 1, 200):
                 pass
             self._check(client)

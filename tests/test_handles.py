@@ -33,7 +33,7 @@ import anyio, sys
 from pathlib import Path
 from bulkops.models import Caller, StartBody
 from bulkops.runtime import open_runtime
-from bulkops.settings import from_dict
+from bulkops.configuration import from_dict
 
 async def main(folder):
     resource = {"kind": "table", "database": "app.db", "table": "t", "id": "id", **RESOURCE}

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 import pytest
 
-from bulkops import Batch, Bulkops, runner
+from bulkops import Batch, Bulkops
 from bulkops.errors import ConfigError, Refusal
 from bulkops.models import Caller, UndoBody
 from tests.hosting import ask, change, declared, ended, exceptions_of, make_house, running
@@ -482,7 +482,7 @@ async def test_after_a_crash_the_same_batch_is_done_again_under_its_key(tmp_path
 async def test_closing_interrupts_a_long_batch_which_is_done_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_LEAVE_S", 0.05)
+    monkeypatch.setattr("bulkops.slice._LEAVE_S", 0.05)
     bulk = make_house(tmp_path, rows=3)
     calls: list[str] = []
     entered = asyncio.Event()
@@ -506,7 +506,7 @@ async def test_closing_interrupts_a_long_batch_which_is_done_at_the_next_start(
 async def test_a_job_whose_action_is_gone_waits_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_LEAVE_S", 0.05)
+    monkeypatch.setattr("bulkops.slice._LEAVE_S", 0.05)
     bulk = make_house(tmp_path, rows=3)
     entered = asyncio.Event()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,11 @@ from bulkops.store.idempotency import Idempotency
 from bulkops.store.store import Store
 from bulkops.store.transaction import Tx
 from tests.conftest import HandClock
-from tests.doors import Doors, job_view, opened_doors, opened_store
+from tests.doors import Doors, job_view, opened_doors
 
 ANA = Caller(user="ana", tenant="acme")
 START = "/api/bulk/receipts/delete"
 DAY_S = 24 * 3600
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def doors(tmp_path: Path, clock: HandClock) -> AsyncIterator[Doors]:
-    async with opened_doors(tmp_path, clock) as opened:
-        yield opened
 
 
 def _mark(

@@ -104,6 +104,13 @@ def delete_mine(server: Server) -> dict[str, Any]:
     return server.end(server.start("images", filter={"client_id": MINE}))
 
 
+def cautions(server: Server) -> list[str]:
+    wish = {"action": "delete", "filter": {"client_id": MINE}}
+    status, found = server.ask("POST", "/api/bulk/images/validate", wish)
+    assert status == 200, found
+    return [each["code"] for each in found["warnings"]]
+
+
 def in_sight(server: Server) -> int:
     return int(server.get(f"/api/bulk/images/items?client_id={MINE}")["total"])
 
@@ -309,6 +316,7 @@ def test_a_storage_made_in_python_is_asked_until_it_has_answered_for_every_file(
     (bucket / "p7.jpg").unlink()
     beside = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"}
     with Server(tmp_path, environ=beside) as server:
+        assert cautions(server) == ["FILES_NOT_UNDONE"]
         (tmp_path / "closed").touch()
         job = delete_mine(server)["id"]
         assert in_sight(server) == 0

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from bulkops.configuration import from_dict, load
 from bulkops.resources import inspection
-from bulkops.resources.inspection import Finding, Mounts, has_wal_race, inspect, read_mounts
+from bulkops.resources.inspection import Finding, Mounts, inspect, read_mounts
 from bulkops.resources.row_inspection import create_index
-from bulkops.settings import from_dict, load
 
 SCHEMA = """
 CREATE TABLE receipts (
@@ -128,6 +128,7 @@ def test_every_name_must_exist_exactly(look: Inspect, changes: dict[str, Any], w
 
 def test_views_are_read_only_and_virtual_tables_are_refused(look: Inspect) -> None:
     plain: dict[str, Any] = dict.fromkeys(("tenant", "soft_delete", "status", "set", "protect", "children"))
+    plain["shared"] = True
     view = look("CREATE VIEW shown AS SELECT id, number FROM receipts", table="shown", **plain)
     assert [(severity, where) for severity, where, _ in said(view)] == [("note", f"{AT}.table")]
     broken = look("CREATE VIEW broken AS SELECT x FROM gone", table="broken", **plain)
@@ -205,7 +206,7 @@ def test_tenants_that_do_not_tell_rows_apart_are_found(look: Inspect) -> None:
     assert has(findings, "warning", f"{AT}.tenant", "told apart by case")
     assert has(findings, "note", f"{AT}.tenant", "they belong to nobody")
     assert has(findings, "note", f"{AT}.tenant", 'CREATE INDEX "receipts_org" ON "receipts" ("org")')
-    assert has(look(tenant=None), "note", AT, "no tenant")
+    assert has(look(tenant=None), "note", AT, "no tenant: callers with a tenant do not see it")
     assert said(look(tenant=None, shared=True)) == []
 
 
@@ -289,7 +290,8 @@ def test_children_without_index_or_foreign_key_are_found(look: Inspect) -> None:
 def test_foreign_keys_that_are_off_broken_slow_or_in_the_way_are_found(look: Inspect) -> None:
     at = f"{AT}.foreign_keys"
     assert has(look(foreign_keys=False), "warning", at, "off while the tables have foreign keys")
-    assert has(look(children=None), "note", at, 'rows that "attachments" points at are not deleted')
+    assert has(look(children=None), "note", at, 'rows that "attachments" points at are not purged')
+    assert has(look(children=None, soft_delete=None), "note", at, "points at are not deleted")
     slow = look("DROP INDEX by_receipt", children=None)
     assert has(slow, "warning", at, 'each delete reads all of "attachments"')
     broken = look("INSERT INTO attachments (receipt_id) VALUES (99)")
@@ -370,6 +372,15 @@ def test_roots_that_are_missing_or_no_folder_are_errors(look: Inspect, tmp_path:
     assert has(look(), "error", f"{AT}.children[0].root", "is no folder")
 
 
+def test_a_root_beside_a_storage_of_ones_own_is_not_looked_at(look: Inspect) -> None:
+    files = {"file": "number", "root": "nowhere", "storage": "tests.test_storage:Shelf"}
+    at, findings = f"{AT}.root", look(**files)
+    assert [f.severity for f in findings if f.where == at] == ["note"]
+    assert has(findings, "note", at, "not used")
+    child = {**RECEIPTS["children"][0], "root": "nowhere", "storage": "tests.test_storage:Shelf"}
+    assert has(look(children=[child]), "note", f"{AT}.children[0].root", "not used")
+
+
 def test_databases_inside_a_root_are_pointed_out(look: Inspect, tmp_path: Path) -> None:
     findings = look(children=[{"table": "attachments", "key": "receipt_id", "file": "path", "root": "."}])
     at = f"{AT}.children[0].root"
@@ -424,24 +435,6 @@ def test_our_own_place_is_looked_at_too(tmp_path: Path) -> None:
     assert has(findings, "warning", "resources", "nothing to act on")
 
 
-@pytest.mark.parametrize(
-    ("version", "race"),
-    [
-        ((3, 40, 1), True),
-        ((3, 44, 5), True),
-        ((3, 44, 6), False),
-        ((3, 45, 0), True),
-        ((3, 50, 6), True),
-        ((3, 50, 7), False),
-        ((3, 51, 2), True),
-        ((3, 51, 3), False),
-        ((3, 52, 0), False),
-    ],
-)
-def test_versions_with_the_wal_race_are_known(version: tuple[int, ...], *, race: bool) -> None:
-    assert has_wal_race(version) is race
-
-
 # --- other kinds -----------------------------------------------------------------------------------------
 
 
@@ -461,6 +454,43 @@ def test_photos_need_the_columns_that_mirror_the_files(tmp_path: Path) -> None:
     ]
     resource["table"] = "fotos"
     assert has(inspect(from_dict(data, tmp_path, {})), "error", "resources.photos.table", '"photos"?')
+
+
+@pytest.mark.parametrize(
+    ("sql", "key", "good"),
+    [
+        ("PRIMARY KEY (project, base)", None, True),
+        ("PRIMARY KEY (base)", None, True),
+        ("UNIQUE (project, base)", ["project", "base"], True),
+        ("UNIQUE (project, base)", None, False),
+        ("PRIMARY KEY (project, keep_jpg)", None, False),
+    ],
+)
+def test_photos_need_a_key_that_new_ones_can_be_given(
+    tmp_path: Path, sql: str, key: list[str] | None, *, good: bool
+) -> None:
+    (tmp_path / "projects").mkdir()
+    columns = "project, base, keep_jpg, jpg_available, keep_raw, raw_available"
+    run(tmp_path / "app.db", f"CREATE TABLE photos ({columns}, {sql})")
+    resource = {"kind": "photos", "database": "app.db", "table": "photos", "root": "projects"}
+    data = {"resources": {"photos": resource | ({} if key is None else {"id": key})}}
+    findings = inspect(from_dict(data, tmp_path, {}))
+    found = has(findings, "error", "resources.photos.id", 'by one id column, or by "project" and "base"')
+    assert found is not good
+
+
+def test_where_nothing_has_a_tenant_that_is_said_once(tmp_path: Path) -> None:
+    run(tmp_path / "app.db", "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, who TEXT)")
+    one: dict[str, Any] = {"kind": "table", "database": "app.db", "table": "t", "id": "id"}
+
+    def told(**resources: dict[str, Any]) -> list[str]:
+        found = inspect(from_dict({"resources": resources}, tmp_path, {}))
+        return [each.where for each in found if "callers with a tenant do not see" in each.message]
+
+    assert told(a=one, b=one, c=one) == ["resources"]
+    assert told(a=one, b=one, c={**one, "tenant": "who"}) == ["resources.a", "resources.b"]
+    assert told(a=one, b={**one, "shared": True}) == ["resources.a"]
+    assert told(a=one) == ["resources.a"]
 
 
 def test_folders_and_classes_of_the_host(tmp_path: Path) -> None:

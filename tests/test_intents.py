@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from bulkops.store import intents
@@ -15,7 +16,7 @@ async def test_a_job_has_one_intent_until_it_is_closed(tmp_path: Path, clock: Ha
         job = await stored(store, a_job("queued"))
         assert await store.read(lambda c: intents.read(c, job.id)) is None
         for intent in (Intent(1, 0, 5, b"one"), Intent(1, 0, 9, b"\x00two")):
-            await store.write(lambda tx, intent=intent: intents.write(tx, job.id, intent))  # type: ignore[misc]
+            await store.write(partial(intents.write, job_id=job.id, intent=intent))
             assert await store.read(lambda c: intents.read(c, job.id)) == intent
         await store.write(lambda tx: intents.close(tx, job.id))
         await store.write(lambda tx: intents.close(tx, job.id))

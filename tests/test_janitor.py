@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from bulkops.store.store import Store
 from bulkops.store.transaction import Commit, Tx
 from tests.conftest import HandClock, LeapingClock
 from tests.store_house import DAY_MS, START_MS, a_job, opened_store, put, stored, take
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
-
 
 SERVER = ServerSettings(trash_days=30, keep_jobs_days=90, keep_events_days=7)
 

@@ -1,36 +1,16 @@
-"""Rows of jobs: the line, the claims, the counts, the times they wait for."""
+"""Rows of jobs: as they are written, counted, found again and moved."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from bulkops.models import FailureThreshold, ItemError
-from bulkops.states import Status
 from bulkops.store import jobs
-from bulkops.store.jobs import Counts, JobRow, Knobs, Selection
+from bulkops.store.jobs import Counts, Knobs, Selection
 from bulkops.store.store import Store
-from tests.conftest import HandClock
-from tests.store_house import START_MS, a_job, opened_store, stored
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as opened:
-        yield opened
-
-
-async def get(store: Store, job: JobRow) -> JobRow:
-    found = await store.read(lambda connection: jobs.get(connection, job.id))
-    assert found is not None
-    return found
-
-
-async def claim(store: Store, *, preparing: bool = False, worker: int = 1) -> JobRow | None:
-    return await store.write(lambda tx: jobs.claim(tx, worker=worker, preparing=preparing))
+from tests.store_house import START_MS, a_job, claim, current, stored
 
 
 async def test_a_row_comes_back_as_it_was_written(store: Store) -> None:
@@ -47,68 +27,11 @@ async def test_a_row_comes_back_as_it_was_written(store: Store) -> None:
         reason="why",
     )
     await stored(store, job)
-    assert await get(store, job) == job
+    assert await current(store, job) == job
 
 
 async def test_an_unknown_job_is_none(store: Store) -> None:
     assert await store.read(lambda connection: jobs.get(connection, "nobody")) is None
-
-
-async def test_the_line_goes_by_priority_then_by_time(store: Store) -> None:
-    late = await stored(store, a_job("queued", queued_ms=START_MS + 5))
-    early = await stored(store, a_job("queued", queued_ms=START_MS))
-    urgent = await stored(store, a_job("queued", queued_ms=START_MS + 9, priority=101))
-    order = [await claim(store) for _ in range(4)]
-    assert [job.id if job else None for job in order] == [urgent.id, early.id, late.id, None]
-
-
-async def test_a_claim_starts_a_queued_job_and_tells_so_once(store: Store) -> None:
-    job = await stored(store, a_job("queued"))
-    claimed = await claim(store)
-    assert claimed is not None
-    assert (claimed.status, claimed.worker, claimed.started_ms) == (Status.RUNNING, 1, START_MS)
-    await store.write(lambda tx: jobs.release(tx, claimed))
-    again = await claim(store)
-    assert again is not None
-    assert (again.status, again.started_ms) == (Status.RUNNING, START_MS)
-    kinds = await store.read(
-        lambda c: [
-            row[0] for row in c.execute("SELECT kind FROM events WHERE job = ? ORDER BY seq", [job.id])
-        ]
-    )
-    assert kinds.count("started") <= 2
-    assert kinds[:2] == ["queued", "started"]
-
-
-async def test_who_freezes_and_who_works_take_different_jobs(store: Store) -> None:
-    fresh = await stored(store, a_job("preparing"))
-    assert await claim(store) is None
-    taken = await claim(store, preparing=True)
-    assert taken is not None
-    assert taken.id == fresh.id
-
-
-async def test_a_job_that_backs_off_is_not_ready_before_its_time(store: Store, clock: HandClock) -> None:
-    await stored(store, a_job("queued"))
-    held = await claim(store)
-    assert held is not None
-    await store.write(lambda tx: jobs.release(tx, held, not_before_ms=START_MS + 1000))
-    assert await claim(store) is None
-    assert await store.read(jobs.line_length) == 1
-    assert await store.read(lambda c: jobs.ready_length(c, now_ms=clock.now_ms())) == 0
-    assert await store.read(lambda c: jobs.next_due_ms(c, clock.now_ms())) == START_MS + 1000
-    assert not await store.read(lambda c: jobs.anybody_in_line(c, preparing=False, now_ms=clock.now_ms()))
-    clock.advance(1)
-    assert await store.read(lambda c: jobs.anybody_in_line(c, preparing=False, now_ms=clock.now_ms()))
-    assert await claim(store) is not None
-
-
-async def test_only_the_holder_releases_a_job(store: Store) -> None:
-    await stored(store, a_job("queued"))
-    held = await claim(store, worker=2)
-    assert held is not None
-    await store.write(lambda tx: jobs.release(tx, a_job("running", id=held.id, worker=1)))
-    assert (await get(store, held)).worker == 2
 
 
 async def test_a_batch_counts_once_and_only_for_its_holder(store: Store) -> None:
@@ -136,7 +59,7 @@ async def test_a_batch_counts_once_and_only_for_its_holder(store: Store) -> None
         )
     )  # fmt: skip
     assert stranger is None
-    assert (await get(store, held)).cursor == 2
+    assert (await current(store, held)).cursor == 2
 
 
 async def test_counts_beyond_the_total_break_a_rule_of_the_schema(store: Store) -> None:
@@ -164,77 +87,30 @@ async def test_a_second_active_exclusive_job_breaks_the_index_also_without_tenan
     await stored(store, a_job("completed", exclusive=True))
 
 
-async def test_a_scheduled_exclusive_job_waits_for_the_active_one(store: Store, clock: HandClock) -> None:
-    active = await stored(store, a_job("queued", exclusive=True))
-    waiting = await stored(
-        store, a_job("scheduled", exclusive=True, run_at_ms=START_MS, total=3, frozen=True)
-    )
-    other = await stored(store, a_job("scheduled", run_at_ms=START_MS + 60_000, total=3, frozen=True))
-    assert await store.write(jobs.fire_due) == 0
-    due = await store.read(lambda c: jobs.next_due_ms(c, START_MS))
-    assert due == START_MS
-    later = await store.read(lambda c: jobs.next_due_ms(c, START_MS, after_ms=START_MS))
-    assert later == START_MS + 60_000
-    await store.write(lambda tx: jobs.cancel(tx, active.id))
-    assert await store.write(jobs.fire_due) == 1
-    assert (await get(store, waiting)).status is Status.QUEUED
-    assert (await get(store, other)).status is Status.SCHEDULED
-
-
-async def test_a_paused_job_comes_back_at_its_time_with_fresh_limits(store: Store, clock: HandClock) -> None:
-    await stored(store, a_job("queued"))
-    held = await claim(store)
-    assert held is not None
-    counted = await store.write(
-        lambda tx: jobs.account(tx, held, Counts(1, 0, 0), active_ms=500, rate=None, last_error=None)
-    )
-    assert counted is not None
-    await store.write(
-        lambda tx: jobs.pause(
-            tx, held.id, code="RUNTIME_CAP", message="", held=True, resume_ms=START_MS + 5000
-        )
-    )
-    assert await store.write(jobs.resume_due) == 0
-    clock.advance(5)
-    assert await store.write(jobs.resume_due) == 1
-    back = await get(store, held)
-    assert (back.status, back.stretch_ms, back.stretch_items, back.active_ms) == (Status.QUEUED, 0, 0, 500)
-    assert back.status_code is None
-
-
-async def test_a_dead_process_leaves_its_jobs_to_the_next_with_the_crash_counted(store: Store) -> None:
-    await stored(store, a_job("queued"))
-    await stored(store, a_job("queued"))
-    held = await claim(store, worker=1)
-    mine = await claim(store, worker=2)
-    assert held is not None
-    assert mine is not None
-    taken = await store.write(lambda tx: jobs.take_over(tx, generation=2))
-    assert [job.id for job in taken] == [held.id]
-    assert (taken[0].worker, taken[0].crashes) == (None, 1)
-    assert (await get(store, mine)).worker == 2
-
-
-async def test_starts_are_counted_by_tenant_and_window(store: Store) -> None:
-    for at_ms, tenant in ((START_MS, "a"), (START_MS + 10, "a"), (START_MS + 10, None)):
-        await stored(store, a_job(tenant=tenant, at_ms=at_ms))
+@pytest.mark.parametrize(
+    ("tenant", "since_ms", "until_ms", "count", "oldest_ms"),
+    [
+        ("a", START_MS - 1, START_MS + 10, 2, START_MS),
+        ("a", START_MS, START_MS + 10, 1, START_MS + 10),
+        ("a", START_MS - 1, START_MS + 9, 1, START_MS),
+        (None, 0, START_MS + 10, 1, START_MS + 10),
+        ("b", 0, START_MS + 10, 0, None),
+    ],
+)
+async def test_starts_are_counted_by_tenant_and_window(
+    store: Store, tenant: str | None, since_ms: int, until_ms: int, count: int, oldest_ms: int | None
+) -> None:
+    for at_ms, whose in ((START_MS, "a"), (START_MS + 10, "a"), (START_MS + 10, None)):
+        await stored(store, a_job(tenant=whose, at_ms=at_ms))
     await stored(store, a_job(tenant="a", at_ms=START_MS + 10, kind="undo"))
     await stored(store, a_job(tenant="a", at_ms=START_MS + 10, source="maintenance"))
 
     found = await store.read(
         lambda c: jobs.count_starts(
-            c, resource="receipts", action="delete", tenant="a", since_ms=START_MS - 1
+            c, resource="receipts", action="delete", tenant=tenant, since_ms=since_ms, until_ms=until_ms
         )
     )
-    assert found == (2, START_MS)
-    found = await store.read(
-        lambda c: jobs.count_starts(c, resource="receipts", action="delete", tenant="a", since_ms=START_MS)
-    )
-    assert found == (1, START_MS + 10)
-    found = await store.read(
-        lambda c: jobs.count_starts(c, resource="receipts", action="delete", tenant=None, since_ms=0)
-    )
-    assert found == (1, START_MS + 10)
+    assert found == (count, oldest_ms)
 
 
 async def test_the_follower_of_a_job_is_the_newest_that_was_asked_in_the_same_way(store: Store) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from itertools import product
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,20 +12,14 @@ import pytest
 from bulkops.models import Caller
 from bulkops.operations import has_role, may_see
 from bulkops.states import Status
-from bulkops.store import listings, migrations, outcomes, retention, selections, tasks
+from bulkops.store import listings, tasks
 from bulkops.store.jobs import JobRow
 from bulkops.store.listings import JobFilter, TrashPlace, TrashRow, sight_of
 from bulkops.store.store import Store
 from tests.conftest import HandClock
-from tests.store_house import OWNER, START_MS, a_caller, a_job, opened_store, put, stored, take
+from tests.store_house import OWNER, START_MS, a_caller, a_job, put, stored, take
 
 TENANTS = [None, "acme", "rival"]
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
 
 
 async def _listed(
@@ -230,45 +220,6 @@ async def test_a_user_finds_only_what_their_own_jobs_took(store: Store) -> None:
     await _taken(store, a_job(user="bob", tenant="acme"), ["his"])
     rows, _ = await _trash(store, a_caller("bob", "operator", "acme"))
     assert [row.label for row in rows] == ["his"]
-
-
-# Every statement
-
-
-def _statements(module: ModuleType) -> Iterator[tuple[str, str]]:
-    for name, value in vars(module).items():
-        found = {name: value} if isinstance(value, str) else value if name.isupper() else {}
-        if isinstance(found, dict):
-            for key, text in found.items():
-                if isinstance(text, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b", text):
-                    yield f"{module.__name__}.{name}[{key}]", text
-
-
-@pytest.fixture
-def empty() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrations.create(connection, {})
-    connection.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID")
-    yield connection
-    connection.close()
-
-
-@pytest.mark.parametrize("module", [listings, outcomes, retention, selections, tasks])
-def test_no_statement_walks_a_whole_table(empty: sqlite3.Connection, module: ModuleType) -> None:
-    statements = dict(_statements(module))
-    assert statements
-    for name, text in statements.items():
-        values = dict.fromkeys(re.findall(r":(\w+)", text))
-        plan = [row[3] for row in empty.execute(f"EXPLAIN QUERY PLAN {text}", values)]
-        walks = [step for step in plan if re.match(r"SCAN (?!json_each VIRTUAL|grouped|CONSTANT)", step)]
-        assert not walks, (name, plan)
-
-
-def test_lists_take_their_order_from_the_index(empty: sqlite3.Connection) -> None:
-    for name, text in {**listings._NEWEST, **tasks._NEWEST, "batch": listings._NEXT_BATCH}.items():
-        values = dict.fromkeys(re.findall(r":(\w+)", text))
-        plan = [row[3] for row in empty.execute(f"EXPLAIN QUERY PLAN {text}", values)]
-        assert not [step for step in plan if "TEMP B-TREE" in step], (name, plan)
 
 
 def test_every_status_has_a_list() -> None:

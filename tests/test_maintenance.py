@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bulkops.configuration import from_dict
 from bulkops.errors import ConfigError, Refusal
 from bulkops.feed import Topic, scope_of
 from bulkops.janitor import Chore, Stop
@@ -18,14 +19,13 @@ from bulkops.maintenance import ChoreBatches, Maintenance
 from bulkops.models import Caller, JobsQuery, JobView, RetryBody, ScheduleView, StartBody
 from bulkops.resources.contract import Browse, Turn
 from bulkops.runtime import Runtime
-from bulkops.settings import from_dict
 from bulkops.states import Status
 from bulkops.store import events, idempotency, jobs, schedules
 from bulkops.store.idempotency import Idempotency
 from bulkops.store.transaction import Tx
 from tests.conftest import HandClock
-from tests.engine_house import OWNER, a_caller, make_database, opened, outcomes, rested, run, until
-from tests.store_house import a_job, put, take
+from tests.engine_house import OWNER, make_database, opened, outcomes, rested, run, until
+from tests.store_house import a_caller, a_job, put, take
 
 DAY_S = 86_400
 HOURLY, NIGHTLY = "maintenance.hourly", "maintenance.nightly"

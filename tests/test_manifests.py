@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from bulkops.effects import Id
 from bulkops.store import manifests
 from bulkops.store.jobs import JobRow
 from bulkops.store.store import Store
-from tests.conftest import HandClock
-from tests.store_house import a_job, opened_store, stored
+from tests.store_house import a_job, stored
 
 COUNT = manifests.CHUNK * 2 + 17
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -14,23 +14,16 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from bulkops.configuration import from_dict
 from bulkops.errors import REFUSALS
 from bulkops.runtime import open_runtime
-from bulkops.settings import from_dict
 from bulkops.store.credentials import create_key
 from bulkops.web import openapi, reference
 from bulkops.web.app import OPERATIONS, build_app
 from bulkops.web.routing import Operation
-from tests.conftest import HandClock
-from tests.doors import Answer, Doors, knock, opened_doors
+from tests.doors import Answer, Doors, knock
 
 DOCUMENT = openapi.document(OPERATIONS, "")
-
-
-@pytest.fixture
-async def doors(tmp_path: Path, clock: HandClock) -> AsyncIterator[Doors]:
-    async with opened_doors(tmp_path, clock) as opened:
-        yield opened
 
 
 def _described(operation: Operation) -> dict[str, Any]:

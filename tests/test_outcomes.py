@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,7 @@ from bulkops.store import outcomes
 from bulkops.store.jobs import JobRow
 from bulkops.store.outcomes import OUTCOMES, Results
 from bulkops.store.store import Store
-from tests.conftest import HandClock
-from tests.store_house import a_job, opened_store, stored
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
+from tests.store_house import a_job, stored
 
 
 def failed(position: int, item: str, code: str = "CONSTRAINT") -> ItemException:

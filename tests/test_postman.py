@@ -20,11 +20,11 @@ from standardwebhooks import WebhookVerificationError
 from bulkops import postman as postman_module
 from bulkops.egress import Policy, Resolver, policy_of
 from bulkops.postman import Postman, read_retry_after
-from bulkops.store import events, webhooks
+from bulkops.store import deliveries, events, webhooks
+from bulkops.store.deliveries import DeliveryRow
 from bulkops.store.jobs import JobRow
 from bulkops.store.store import Store
 from bulkops.store.transaction import Tx
-from bulkops.store.webhooks import DeliveryRow
 from bulkops.timing import Clock, SystemClock
 from tests.conftest import HandClock
 from tests.endpoints import Endpoint, Received, an_endpoint, answer
@@ -65,7 +65,7 @@ class Office:
 
     async def letters(self, webhook: str) -> list[DeliveryRow]:
         rows = await self.store.read(
-            lambda c: webhooks.page_deliveries(c, webhook, state=None, before=None, limit=1000)
+            lambda c: deliveries.page(c, webhook, state=None, before=None, limit=1000)
         )
         return rows[::-1]
 
@@ -381,7 +381,7 @@ async def test_a_crash_between_the_commit_and_the_sending_repeats_under_the_same
         async with an_endpoint() as endpoint:
             webhook = await office.hook(endpoint.url)
             await office.tell("completed")
-            (claimed,) = await store.write(lambda tx: webhooks.claim(tx, 1))
+            (claimed,) = await store.write(lambda tx: deliveries.claim(tx, 1))
             clock.advance(6)
             async with office.at_work(allowing(endpoint)):
                 (letter,) = await office.ended(webhook)

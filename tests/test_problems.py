@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -24,8 +22,7 @@ from bulkops.errors import (
 )
 from bulkops.web import problems
 from bulkops.web.problems import Boundary
-from tests.conftest import HandClock
-from tests.doors import Doors, job_view, knock, opened_doors
+from tests.doors import Doors, job_view, knock
 
 MEMBERS = {"type", "title", "status", "detail", "code", "instance"}
 
@@ -38,12 +35,6 @@ def _raising(error: Exception, *, after: bytes | None = None) -> Boundary:
         raise error
 
     return Boundary(app)
-
-
-@pytest.fixture
-async def doors(tmp_path: Path, clock: HandClock) -> AsyncIterator[Doors]:
-    async with opened_doors(tmp_path, clock) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("code", REFUSALS)
@@ -191,3 +182,11 @@ async def test_faults_of_the_service_leak_nothing_through_the_whole_application(
 def test_every_code_has_a_constant_text_or_its_own() -> None:
     assert set(problems.CONSTANT) <= set(REFUSALS)
     assert set(problems.REGISTERED) <= set(REFUSALS)
+
+
+@pytest.mark.parametrize("code", [code for code, (status, _) in REFUSALS.items() if status == 422])
+async def test_every_422_names_a_place_if_only_the_whole(code: str) -> None:
+    body = problems.document(Refusal(code, "so it is"), "", "urn:x")
+    assert body["errors"] == [{"pointer": "", "detail": "so it is"}]
+    named = problems.document(invalid_field("/ids/3", "is odd", code=code), "", "urn:x")
+    assert named["errors"] == [{"pointer": "/ids/3", "detail": "is odd"}]

@@ -92,3 +92,15 @@ def test_exit_codes_are_those_of_the_command() -> None:
     told = {int(number) for number in re.findall(r"\b(\d)\b", said[1])}
     known = {value for value in vars(exits).values() if isinstance(value, int) and value < 10}
     assert told == known
+
+
+def test_what_the_index_leads_to_is_there_in_that_order() -> None:
+    outside = "".join(README.split("```")[::2])
+    anchors = [
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^##+ (.*)$", outside, re.MULTILINE)
+    ]
+    links = re.findall(r"\]\(#([^)]*)\)", outside)
+    assert len(links) > 15
+    assert set(links) <= set(anchors)
+    assert links == sorted(links, key=anchors.index)

@@ -18,31 +18,48 @@ from bulkops import joblog
 from bulkops.effects import Id, ItemException
 from bulkops.errors import Refusal
 from bulkops.models import Caller, JobsQuery, JobView
-from bulkops.service import reads as reads_module
-from bulkops.service.reads import Reads
-from bulkops.service.views import Idle
+from bulkops.progress import Progress
+from bulkops.service import uploads
+from bulkops.service.audit import Audit
+from bulkops.service.items import Items
+from bulkops.service.jobs import Jobs
+from bulkops.service.tasks import Tasks
 from bulkops.settings import ServerSettings, Settings
 from bulkops.store import audit, events, jobs, retention, tasks
 from bulkops.store.jobs import JobRow
 from bulkops.store.store import Store
 from tests.conftest import HandClock
-from tests.store_house import OWNER, START_MS, a_caller, a_job, opened_store, stored, take
+from tests.store_house import OWNER, START_MS, a_caller, a_job, stored, take
 
 ANA = a_caller("ana", "operator", "acme")
 BOB = a_caller("bob", "operator", "acme")
 RIVAL = a_caller("eve", "owner", "rival")
 
 
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
+class Reads:
+    """Every question that changes nothing, as the service has them."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        of_jobs, of_items, of_tasks = Jobs(store, settings, Progress()), Items(store), Tasks(store, settings)
+        self.bells = of_jobs.bells
+        self.jobs = of_jobs.jobs
+        self.job = of_jobs.job
+        self.job_items = of_jobs.job_items
+        self.job_errors = of_jobs.job_errors
+        self.job_log = of_jobs.job_log
+        self.report = of_jobs.report
+        self.tasks = of_tasks.tasks
+        self.task = of_tasks.task
+        self.trash = of_items.trash
+        self.history = of_items.history
+        self.audit = Audit(store).audit
+        self.upload_selection = partial(uploads.upload, store)
 
 
 @pytest.fixture
 def reads(store: Store, tmp_path: Path) -> Reads:
     server = ServerSettings(data_dir=str(tmp_path))
-    return Reads(store, Settings(file=None, base=tmp_path, server=server, resources={}), Idle())
+    return Reads(store, Settings(file=None, base=tmp_path, server=server, resources={}))
 
 
 async def refusal_of(answer: Awaitable[object]) -> Refusal:
@@ -146,7 +163,7 @@ async def test_maintenance_is_shown_as_the_settings_say_unless_asked(store: Stor
     await stored(store, a_job(source="maintenance"))
     for default in (False, True):
         server = ServerSettings(data_dir=str(tmp_path), show_maintenance=default)
-        reads = Reads(store, Settings(file=None, base=tmp_path, server=server, resources={}), Idle())
+        reads = Reads(store, Settings(file=None, base=tmp_path, server=server, resources={}))
         assert len((await reads.jobs(OWNER, JobsQuery()))["items"]) == default
         assert len((await reads.jobs(OWNER, JobsQuery(show_maintenance=not default)))["items"]) == (
             not default
@@ -286,7 +303,7 @@ async def test_a_long_report_of_a_cancelled_job_is_complete(store: Store, reads:
 async def test_a_report_tells_of_the_moment_it_was_asked_for(
     store: Store, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads_module, "_REPORT_PAGE", 2)
+    monkeypatch.setattr("bulkops.service.jobs._REPORT_PAGE", 2)
     job = await stored(store, a_job("running", total=4, cursor=1), [1, 2, 3, 4])
     stream = await reads.report(OWNER, job.id)
     head = await anext(stream) + await anext(stream)
@@ -372,7 +389,7 @@ async def test_the_trash_is_paged_to_the_end(store: Store, reads: Reads) -> None
 async def test_the_history_of_an_item_names_the_jobs_that_touched_it(
     store: Store, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads_module, "_LOOKED_INTO_AT_ONCE", 2)
+    monkeypatch.setattr("bulkops.service.items._LOOKED_INTO_AT_ONCE", 2)
     first = await a_finished_job(store)
     await stored(store, a_job(tenant="acme"), [1, 2, 3])
     await stored(store, a_job(tenant="acme", resource="photos"), ["a", "b", "c"])
@@ -396,8 +413,8 @@ async def test_the_history_of_an_item_names_the_jobs_that_touched_it(
 async def test_a_history_looks_into_a_bounded_number_of_jobs_and_says_where_to_go_on(
     store: Store, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads_module, "_LOOKED_INTO_AT_ONCE", 1)
-    monkeypatch.setattr(reads_module, "_MAX_LOOKED_INTO", 2)
+    monkeypatch.setattr("bulkops.service.items._LOOKED_INTO_AT_ONCE", 1)
+    monkeypatch.setattr("bulkops.service.items._MAX_LOOKED_INTO", 2)
     wanted = await stored(store, a_job(total=1), ["a"])
     for _ in range(3):
         await stored(store, a_job(total=1), ["b"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -17,15 +16,9 @@ from bulkops.store.retention import OldJob
 from bulkops.store.store import Store
 from bulkops.store.transaction import Tx
 from tests.conftest import HandClock
-from tests.store_house import DAY_MS, START_MS, a_job, opened_store, put, stored, take
+from tests.store_house import DAY_MS, START_MS, a_job, put, stored, take
 
 TABLES = ("jobs", "manifest", "exceptions", "trash", "selections", "selection_chunks", "tasks")
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
 
 
 async def count(store: Store, table: str) -> int:

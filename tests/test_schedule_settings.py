@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bulkops.configuration import load
 from bulkops.errors import ConfigError
 from bulkops.models import FailureThreshold
-from bulkops.settings import load
 
 TEXT = """
 [resources.sessions]
@@ -51,6 +51,8 @@ def test_a_section_becomes_a_schedule(tmp_path: Path) -> None:
         ('cron = "0 3 * * *"', 'every = "5s"', "every (line 9)", "not between a minute and a year"),
         ('cron = "0 3 * * *"', 'every = "soon"', "every (line 9)", "no interval such as 6h"),
         ('cron = "0 3 * * *"', "enabled = true", "cron (line 8)", "exactly one of cron"),
+        ('reason = "retention"', "priority = 5000", "priority (line 15)", "5000 is not within 0 and 1000"),
+        ('reason = "retention"', "batch_size = 0", "batch_size (line 15)", "0 is not within"),
         ('reason = "retention"', 'every = "6h"', "cron (line 9)", "exactly one of cron"),
         ('"Europe/Madrid"', '"Europe/Madird"', "timezone (line 10)", "no time zone such as"),
         ('resource = "sessions"', 'resource = "session"', "resource (line 11)", 'did you mean "sessions"?'),

@@ -18,25 +18,16 @@ import msgspec
 import pytest
 
 import bulkops
+from bulkops.configuration import from_dict, load
 from bulkops.errors import ConfigError, Refusal
 from bulkops.models import Caller, JobsQuery, JobView, ScheduleBody, ScheduleView, StartBody
 from bulkops.runtime import Runtime, open_runtime
-from bulkops.settings import from_dict, load
 from bulkops.states import Status
 from bulkops.store import credentials, jobs, schedules
 from bulkops.store.jobs import JobRow
 from tests.conftest import HandClock, LeapingClock
-from tests.engine_house import (
-    OWNER,
-    a_caller,
-    execute,
-    make_database,
-    opened,
-    rested,
-    run,
-    settings_for,
-    until,
-)
+from tests.engine_house import OWNER, execute, make_database, opened, rested, run, settings_for, until
+from tests.store_house import a_caller
 
 DAY_S = 86_400
 #: What the hand-moved clock shows at first.
@@ -671,7 +662,7 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from bulkops.runtime import open_runtime
-from bulkops.settings import load
+from bulkops.configuration import load
 
 async def main():
     async with open_runtime(load(Path(sys.argv[1]), {})):

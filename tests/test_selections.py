@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -15,13 +13,7 @@ from bulkops.models import Caller
 from bulkops.store import selections
 from bulkops.store.store import Store
 from tests.conftest import HandClock
-from tests.store_house import a_caller, opened_store
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
+from tests.store_house import a_caller, ids_of
 
 
 async def _uploaded(store: Store, chunks: list[list[str]], *, tenant: str | None = "acme") -> None:
@@ -32,7 +24,7 @@ async def _uploaded(store: Store, chunks: list[list[str]], *, tenant: str | None
 
 async def test_ids_come_back_in_their_order_and_are_counted(store: Store) -> None:
     await _uploaded(store, [["3", "1"], [], ["a,b", "2"]])
-    assert await store.read(lambda connection: list(selections.ids_of(connection, "S"))) == [
+    assert await store.read(lambda connection: ids_of(connection, "S")) == [
         "3",
         "1",
         "a,b",
@@ -46,7 +38,7 @@ async def test_ids_come_back_in_their_order_and_are_counted(store: Store) -> Non
 
 
 async def test_the_ids_of_an_unknown_selection_are_none(store: Store) -> None:
-    assert await store.read(lambda connection: list(selections.ids_of(connection, "S"))) == []
+    assert await store.read(lambda connection: ids_of(connection, "S")) == []
 
 
 async def _refusal(store: Store, caller: Caller, selection_id: str = "S") -> tuple[str, str]:

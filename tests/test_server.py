@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from bulkops.errors import StartRefused
+from bulkops.web.census import Bounds
 from bulkops.web.live.sessions import Limits
-from bulkops.web.server import Bounds, _AcceptFilter, bind, serve
+from bulkops.web.server import _AcceptFilter, serve
 from tests.live_house import client, open_house, served, until
 from tests.test_websocket import deaf_socket, dialled
 
@@ -75,26 +75,6 @@ async def talk(port: int, *parts: bytes) -> bytes:
 # -- the address
 
 
-def test_a_taken_port_is_refused_and_no_neighbour_is_taken() -> None:
-    with closing(bind("127.0.0.1", 0)) as first:
-        port = first.getsockname()[1]
-        with pytest.raises(StartRefused, match=f"cannot listen at 127.0.0.1 port {port}: ") as refused:
-            bind("127.0.0.1", port)
-        assert refused.value.code == "bind"
-
-
-def test_a_host_that_is_none_is_refused() -> None:
-    with pytest.raises(StartRefused, match="no address to listen at"):
-        bind("no.such.host.invalid", 0)
-
-
-def test_the_listener_hides_little_in_the_kernel() -> None:
-    with closing(bind("127.0.0.1", 0)) as listener:
-        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 64 * 1024
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
-
-
 async def test_ready_means_that_requests_are_answered_and_nobody_learns_what_we_are() -> None:
     async with plain_server() as port, httpx.AsyncClient() as http:
         answer = await http.post(f"http://127.0.0.1:{port}/", content=b"12345")
@@ -128,6 +108,38 @@ async def test_headers_without_end_are_cut_off() -> None:
     async with plain_server(Bounds(max_header_bytes=10_000)) as port:
         flood = [b"GET / HTTP/1.1\r\nHost: x\r\n", *[b"X-Many: " + b"y" * 1000 + b"\r\n"] * 200]
         assert b"200" not in await talk(port, *flood)
+
+
+async def test_a_client_that_says_everything_first_hears_afterwards_that_it_was_too_much() -> None:
+    def say_all_then_listen(port: int) -> bytes:
+        heard = b""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Big: " + b"y" * 100_000 + b"\r\n\r\n")
+            while chunk := peer.recv(65_536):
+                heard += chunk
+        return heard
+
+    async with plain_server(Bounds(max_header_bytes=10_000)) as port:
+        head, _, body = (await asyncio.to_thread(say_all_then_listen, port)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "HEADERS_TOO_LARGE"
+
+
+async def test_headers_that_go_on_after_they_were_refused_are_cut_off() -> None:
+    async with plain_server(Bounds(max_header_bytes=1_000)) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+
+        async def go_on() -> None:
+            while True:
+                writer.write(b"X-Many: " + b"y" * 1000 + b"\r\n")
+                await writer.drain()
+                await asyncio.sleep(0)
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(go_on(), 5)
+        writer.transport.abort()
 
 
 # -- caps

@@ -116,6 +116,23 @@ async def test_a_finished_job_ends_its_stream_and_then_has_no_content(tmp_path: 
         assert house.feed.statistics().followers == 0
 
 
+async def test_who_comes_to_a_finished_job_without_a_cursor_is_told_its_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (house, http):
+        job = await house.new_job()
+        path = f"/api/jobs/{job.id}/events"
+        async with streamed(http, path) as stream:
+            assert (await stream.next())[0] == "ready"
+            await house.end(job)
+            assert await stream.names() == ["completed", "end"]
+        async with streamed(http, path) as stream:
+            assert await stream.names() == ["ready", "completed", "end"]
+        polled = (await http.get(path)).json()
+        assert [each["kind"] for each in polled["items"]] == ["completed"]
+        again = await http.get(path, headers=SSE, params={"since": polled["cursor"]})
+        assert (again.status_code, again.content) == (204, b"")
+        assert (await http.get(path, headers=SSE, params={"since": "now"})).status_code == 204
+
+
 async def test_a_failed_job_that_was_resumed_does_not_end_its_replay(tmp_path: Path) -> None:
     async with opened(tmp_path) as (house, http):
         job = await house.new_job()

@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bulkops.errors import ConfigError
-from bulkops.resources.mover import Entry, Verdict
 from bulkops.resources.paths import Identity, Refused
 from bulkops.resources.storage import LocalStorage, load_storage, protect, read_outcomes
+from bulkops.resources.verdicts import Entry, Verdict
 
 
 class Shelf:
@@ -224,3 +225,19 @@ def test_answers_of_a_custom_storage_become_verdicts_and_nonsense_is_tried_again
         ("retry", "the storage answered 'done'"),
         ("retry", "the storage said nothing about it"),
     ]
+
+
+def test_answers_may_come_in_the_order_of_the_keys_and_in_the_words_of_jobs() -> None:
+    found = read_outcomes(["a", "b", "c", "d"], ["succeeded", "missing", "failed: throttled", "failed"])
+    assert [(each.verdict.value, each.reason) for each in found] == [
+        ("purged", ""),
+        ("missing", ""),
+        ("retry", "throttled"),
+        ("retry", "the storage answered 'failed'"),
+    ]
+
+
+@pytest.mark.parametrize("answer", [None, 3, "removed", ["removed"], []])
+def test_an_answer_that_leaves_open_which_key_it_is_about_is_none(answer: Any) -> None:
+    with pytest.raises(TypeError, match="not an outcome for each key"):
+        read_outcomes(["a", "b"], answer)

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,22 @@ async def test_readers_see_one_moment_and_cannot_write(tmp_path: Path, clock: Ha
         assert await asyncio.gather(*(read() for _ in range(20))) == [0] * 20
 
 
+@pytest.mark.parametrize("gone", [True, False])
+async def test_nothing_is_acknowledged_that_the_next_start_would_not_find(
+    tmp_path: Path, clock: HandClock, gone: bool
+) -> None:
+    async with opened_store(tmp_path, clock) as store:
+        moved = store.path.with_name("moved.db")
+        store.path.rename(moved)
+        if not gone:
+            store.path.write_bytes(b"somebody's copy")
+        with pytest.raises(sqlite3.OperationalError, match="replaced or removed"):
+            await store.write(lambda tx: meta.write(tx, "k", "lost"))
+        moved.replace(store.path)
+        await store.write(lambda tx: meta.write(tx, "k", "kept"))
+        assert await store.read(lambda connection: meta.read(connection, "k")) == "kept"
+
+
 async def test_the_database_is_as_durable_and_as_private_as_promised(
     tmp_path: Path, clock: HandClock
 ) -> None:
@@ -201,7 +218,7 @@ async def test_the_database_is_as_durable_and_as_private_as_promised(
 async def test_a_value_of_meta_is_written_read_and_erased(tmp_path: Path, clock: HandClock) -> None:
     async with opened_store(tmp_path, clock) as store:
         for value in ("one", "two"):
-            await store.write(lambda tx, value=value: meta.write(tx, "key", value))  # type: ignore[misc]
+            await store.write(partial(meta.write, key="key", value=value))
             assert await store.read(lambda c: meta.read(c, "key")) == value
         await store.write(lambda tx: meta.erase(tx, "key"))
         assert await store.read(lambda c: meta.read(c, "key")) is None

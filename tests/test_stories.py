@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
+from bulkops.configuration import load
 from bulkops.errors import ConfigError
 from bulkops.resources.draft import draft
 from bulkops.runtime import Runtime, open_runtime
-from bulkops.settings import Settings, load
+from bulkops.settings import Settings
 from bulkops.store import credentials
 from bulkops.timing import Clock
 from bulkops.web.app import build_app

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkops.errors import Refusal
-from bulkops.models import Id, Input, StartBody, ValidateBody
+from bulkops.models import Id, Input, StartBody, ValidateBody, WebhookBody
 from bulkops.web import strict_json
 
 HOSTILE = {
@@ -223,3 +223,47 @@ def _pointers(value: object) -> set[str]:
         for place, inner in enumerate(value):
             found |= {f"/{place}", f"/{place}/..."} | {f"/{place}{each}" for each in _pointers(inner)}
     return found
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b'{"ids": ["1"], "ids": ["2"]}', "/ids"),
+        (b'{"filter": {"status": "a", "status": "b"}}', "/filter/status"),
+        (b'{"ids": [1, {"a/b": {"x": 1, "x": 2}}]}', "/ids/1/a~1b/x"),
+        (b'{"a": {"x": 1, "x": 2}, "a": {}}', "/a"),
+        (b'{"a": [{"x": 1, "x": 2}], "b": {"y": 1, "y": 2}}', "/b/y"),
+    ],
+)
+def test_a_key_that_stands_twice_is_named(body: bytes, pointer: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        strict_json.parse(body)
+    assert refused.value.code == "INVALID_JSON"
+    assert refused.value.extra["errors"] == [{"pointer": pointer, "detail": "stands twice"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "detail"),
+    [
+        (b'{"ids": [true]}', "/ids/0", "expected a whole number or a text, got true or false"),
+        (b'{"options": []}', "/options", "expected an object, got a list"),
+        (b'{"expected_cuont": 1}', "/expected_cuont", 'unknown field; did you mean "expected_count"?'),
+        (b'{"failure_threshold": {"x": 1}}', "/failure_threshold/x", "unknown field"),
+        (b'{"zzz": 1}', "/zzz", "unknown field"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_words(body: bytes, pointer: str, detail: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        strict_json.decode(body, StartBody)
+    assert refused.value.extra["errors"] == [{"pointer": pointer, "detail": detail}]
+
+
+def test_a_word_that_is_none_of_a_few_is_answered_with_those() -> None:
+    with pytest.raises(Refusal) as refused:
+        strict_json.decode(b'{"url": "x", "events": ["paused", "y"]}', WebhookBody)
+    assert refused.value.extra["errors"] == [
+        {
+            "pointer": "/events/1",
+            "detail": "one of these is needed: started, progress, paused, completed, failed, cancelled",
+        }
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bulkops.errors import Halt, Transient
+from bulkops.resources import target as target_module
 from bulkops.resources.target import DeadlineError, Target, translate
 from tests.engine_house import execute, make_database
 
@@ -113,6 +114,32 @@ async def test_turns_are_taken_in_the_order_they_were_asked_for(target: Target) 
         for number in range(20):
             group.create_task(turn(target, work(number)))
     assert order == list(range(20))
+
+
+async def test_a_reader_who_never_ends_stops_the_writing_before_the_disk_is_full(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_module, "_MAX_WAL_BYTES", 400_000)
+    monkeypatch.setattr(target_module, "_CHECKPOINT_EVERY_S", 0.0)
+
+    def large(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t (v) VALUES (zeroblob(50000))")
+
+    with closing(sqlite3.connect(target.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+
+        async def write_on() -> None:
+            for _ in range(50):
+                await turn(target, large)
+
+        with pytest.raises(Halt) as raised:
+            await write_on()
+        assert raised.value.code == "TARGET_LOCKED"
+        assert target.path.with_name("app.db-wal").stat().st_size < 600_000
+        reader.execute("ROLLBACK")
+    for _ in range(20):
+        await turn(target, large)
 
 
 async def test_a_gap_is_left_after_a_turn(target: Target) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,20 +14,12 @@ from bulkops.store.listings import sight_of
 from bulkops.store.store import Store
 from bulkops.store.tasks import TaskRow, TaskSummary
 from tests.conftest import HandClock
-from tests.store_house import OWNER, a_caller, a_job, opened_store, stored
+from tests.store_house import OWNER, a_caller, a_job, stored
 
 
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
-
-
-async def _made(
-    store: Store, task_id: str = "T", task_type: str = "change_commit", **fields: object
-) -> TaskRow:
-    values = {"requested_by": "ana", **fields}
-    return await store.write(lambda tx: tasks.ensure(tx, task_id, task_type, **values))  # type: ignore[arg-type]
+async def _made(store: Store, task_id: str = "T", task_type: str = "change_commit", **fields: Any) -> TaskRow:
+    values: dict[str, Any] = {"requested_by": "ana", **fields}
+    return await store.write(lambda tx: tasks.ensure(tx, task_id, task_type, **values))
 
 
 async def _summary(store: Store, task_id: str = "T") -> TaskSummary:
@@ -102,12 +93,10 @@ def test_a_task_stands_where_its_least_finished_job_stands(jobs: dict[Status, in
     assert tasks.status_of(jobs) == status
 
 
-async def _listed(store: Store, caller: Caller, **filters: object) -> list[str]:
+async def _listed(store: Store, caller: Caller, **filters: Any) -> list[str]:
     sight = sight_of(caller)
     assert sight is not None
-    rows = await store.read(
-        lambda connection: tasks.newest(connection, sight, limit=10, **filters)  # type: ignore[arg-type]
-    )
+    rows = await store.read(lambda connection: tasks.newest(connection, sight, limit=10, **filters))
     return [row.id for row in rows]
 
 

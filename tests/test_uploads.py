@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
 
 import anyio
 import pytest
@@ -13,16 +12,9 @@ from bulkops.models import SelectionReceipt
 from bulkops.service import uploads
 from bulkops.store import selections
 from bulkops.store.store import Store
-from tests.conftest import HandClock
-from tests.store_house import a_caller, opened_store
+from tests.store_house import a_caller, ids_of
 
 ANA = a_caller("ana", "operator", "acme")
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
 
 
 async def pieces(*lists: Iterable[str]) -> AsyncIterator[list[str]]:
@@ -31,7 +23,7 @@ async def pieces(*lists: Iterable[str]) -> AsyncIterator[list[str]]:
 
 
 async def _ids(store: Store, receipt: SelectionReceipt) -> list[str]:
-    return await store.read(lambda connection: list(selections.ids_of(connection, receipt.selection_id)))
+    return await store.read(lambda connection: ids_of(connection, receipt.selection_id))
 
 
 async def _usable(store: Store) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from bulkops.runtime import Runtime
 from bulkops.store import jobs
 from bulkops.store.transaction import Tx
 from bulkops.timing import rfc3339
-from tests.engine_house import OWNER, a_caller, execute, make_database, opened, rested, run, undo, until
+from tests.engine_house import OWNER, execute, make_database, opened, rested, run, undo, until
+from tests.store_house import a_caller
 
 SCRIPT = (
     "CREATE TABLE t (id INTEGER PRIMARY KEY, v);"
@@ -44,9 +45,9 @@ async def slow(runtime: Runtime) -> str:
     return view.id
 
 
-async def refusal(call: object) -> Refusal:
+async def refusal(call: Awaitable[object]) -> Refusal:
     with pytest.raises(Refusal) as raised:
-        await call  # type: ignore[misc]
+        await call
     return raised.value
 
 
@@ -255,3 +256,43 @@ async def test_a_scheduled_exclusive_job_is_accepted_beside_an_active_one(runtim
     one = StartBody(ids=["1"], options=options, run_at=later)
     assert (await runtime.service.start(OWNER, "things", "set", one)).status == "scheduled"
     await runtime.service.cancel(OWNER, first.id)
+
+
+async def test_a_retry_asked_for_again_is_the_same_job_however_it_ended(tmp_path: Path) -> None:
+    make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2);"
+        "CREATE TABLE k (t INTEGER REFERENCES t); INSERT INTO k VALUES (1);",
+    )
+    async with opened(tmp_path, {"things": {"table": "t", "id": "id"}}) as runtime:
+        job = await run(runtime, "things", "delete", all=True, options={"hard": True})
+        assert (job.succeeded, job.failed) == (1, 1)
+        first, made = await runtime.service.retry(OWNER, job.id, RetryBody())
+        assert made
+        assert (await rested(runtime, first.id)).outcome == "none"
+        again, made = await runtime.service.retry(OWNER, job.id, RetryBody())
+        assert (again.id, made) == (first.id, False)
+        execute(tmp_path / "app.db", "DELETE FROM k")
+        last, made = await runtime.service.retry(OWNER, first.id, RetryBody())
+        assert made
+        assert (await rested(runtime, last.id)).outcome == "ok"
+
+
+async def test_a_retry_that_was_cancelled_may_be_asked_for_anew(tmp_path: Path) -> None:
+    make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY);"
+        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 9) INSERT INTO t SELECT i FROM n;"
+        "CREATE TABLE k (t INTEGER REFERENCES t); INSERT INTO k SELECT id FROM t;",
+    )
+    async with opened(tmp_path, {"things": {"table": "t", "id": "id"}}) as runtime:
+        body = StartBody(all=True, batch_size=1, throttle_ms=0, options={"hard": True})
+        job = await rested(runtime, (await runtime.service.start(OWNER, "things", "delete", body)).id)
+        execute(tmp_path / "bulkops.db", "UPDATE jobs SET knobs = json_set(knobs, '$.throttle_ms', 60000)")
+        first, _ = await runtime.service.retry(OWNER, job.id, RetryBody())
+        await runtime.service.cancel(OWNER, first.id)
+        assert (await rested(runtime, first.id)).status == "cancelled"
+        again, made = await runtime.service.retry(OWNER, job.id, RetryBody())
+        assert made
+        assert again.id != first.id
+        await runtime.service.cancel(OWNER, again.id)

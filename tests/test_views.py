@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from bulkops.models import ArtifactView, FailureThreshold, ItemError, ItemResult, JobView, Reason, Throttle
+from bulkops.progress import Progress
 from bulkops.service import views
-from bulkops.service.views import Idle, Moment
+from bulkops.service.views import Moment
 from bulkops.states import Source
 from bulkops.store.jobs import JobRow, Knobs, Selection
 from bulkops.store.listings import TrashRow
@@ -75,7 +76,7 @@ class Busy:
 
 
 def seen(job: JobRow, moment: Moment = NOW) -> JobView:
-    return views.job_view(job, moment, Idle())
+    return views.job_view(job, moment, Progress())
 
 
 def test_a_view_has_exactly_the_fields_of_the_contract() -> None:
@@ -171,7 +172,7 @@ def test_links_and_downloads_get_the_mount_prefix() -> None:
         created_at="",
         expires_at=None,
     )
-    view = views.job_view(a_job(id="J"), NOW, Idle(), artifacts=[artifact])
+    view = views.job_view(a_job(id="J"), NOW, Progress(), artifacts=[artifact])
     assert views.with_prefix(view, "") is view
     mounted = views.with_prefix(view, "/bulk")
     assert mounted.links == {

@@ -22,7 +22,8 @@ from bulkops.web.app import build_app
 from tests.conftest import HandClock
 from tests.doors import Answer, knock
 from tests.endpoints import Endpoint, Received, an_endpoint, answer
-from tests.engine_house import a_caller, make_database, opened, run, until
+from tests.engine_house import make_database, opened, run, until
+from tests.store_house import a_caller
 
 NOTES = {
     "table": "notes",
@@ -394,3 +395,10 @@ async def test_no_page_token_and_no_id_is_ever_an_error_of_ours(callers: Callers
         ):
             with pytest.raises(Refusal):
                 await ask
+
+
+async def test_a_webhook_that_names_no_events_is_told_all(callers: Callers, endpoint: Endpoint) -> None:
+    made = await callers.ask("POST", "/api/webhooks", json={"url": endpoint.url})
+    assert (made.status, made.json["events"]) == (201, list(webhooks.EVENTS))
+    none = await callers.ask("POST", "/api/webhooks", json={"url": endpoint.url, "events": []})
+    assert (none.status, none.json["errors"][0]["pointer"]) == (422, "/events")

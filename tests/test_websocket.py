@@ -13,9 +13,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from bulkops.feed import Topic
+from bulkops.web.live.commands import BadFrame, parse_command
 from bulkops.web.live.sessions import Limits
-from bulkops.web.live.websocket import BadFrame, choose_subprotocol, parse_command, parse_topic
 from tests.live_house import client, open_house, served, until
 
 QUICK = Limits(hello_s=0.3, ping_s=0.3, pong_s=0.3, blocked_s=0.5, sweep_s=0.05, watch_s=0.05)
@@ -187,13 +186,6 @@ async def test_a_foreign_version_is_closed_with_4505(tmp_path: Path) -> None:
         assert (await wire.closed())[0] == 4505
 
 
-def test_subprotocols_are_chosen_so_that_a_browser_learns_the_code() -> None:
-    assert choose_subprotocol(["x", "bulkops.v1"]) == ("bulkops.v1", True)
-    assert choose_subprotocol([]) == (None, True)
-    assert choose_subprotocol(["bulkops.ticket.t", "x"]) == ("x", False)
-    assert choose_subprotocol(["bulkops.ticket.t"]) == (None, False)
-
-
 async def test_what_is_no_command_closes_with_4500(tmp_path: Path) -> None:
     frames = ["", "{", "[]", "1", '"hello"', "{}", '{"type":"shout"}', '{"type":1}', "[" * 50_000]
     async with open_house(tmp_path) as house, served(house) as port:
@@ -267,12 +259,6 @@ async def test_wrong_fields_are_errors_and_the_socket_stays(tmp_path: Path) -> N
         assert (await wire.subscribe(topic={"kind": "tenant"}))["code"] == "FORBIDDEN"
 
 
-def test_topics_are_read_strictly() -> None:
-    assert parse_topic({"kind": "job", "job": "J"}) == Topic("job", "J")
-    assert parse_topic({"kind": "task", "task_id": "T"}) == Topic("task", "T")
-    assert parse_topic({"kind": "tenant"}) == Topic("tenant")
-
-
 async def test_an_admin_follows_the_tenant(tmp_path: Path) -> None:
     async with (
         open_house(tmp_path) as house,
@@ -284,6 +270,15 @@ async def test_an_admin_follows_the_tenant(tmp_path: Path) -> None:
         await house.new_job(tenant="other")
         job = await house.new_job(user="bob")
         assert (await wire.receive("events"))["items"][0]["job"] == job.id
+
+
+async def test_a_service_key_that_may_follow_nothing_is_closed_with_4503(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house, served(house) as port:
+        key = await house.key(role="service")
+        async with dialled(port, key) as wire:
+            await wire.send(type="hello", id=1)
+            farewell = {"type": "bye", "code": 4503, "reason": "forbidden", "reconnect": False}
+            assert await wire.closed() == (4503, farewell)
 
 
 async def test_too_many_subscriptions_commands_or_sockets_close(tmp_path: Path) -> None:

@@ -27,8 +27,10 @@ def check(invocation: Invocation, *, explain: bool) -> None:
     from bulkops.resources.inspection import inspect  # late: only this command needs it
 
     settings = invocation.settings()
-    findings = inspect(settings)
-    is_wrong = any(finding.severity == "error" for finding in findings)
+    findings = [*_inspect_own_database(settings), *inspect(settings)]
+    if settings.schedules and not _is_wrong(findings):
+        findings += _inspect_schedules(settings)
+    is_wrong = _is_wrong(findings)
     explained = _explain(settings) if explain and not is_wrong else []
     if invocation.as_json:
         screen.document({"findings": findings} | ({"actions": explained} if explain else {}))
@@ -37,6 +39,38 @@ def check(invocation: Invocation, *, explain: bool) -> None:
         _show(settings.file.name if settings.file else "settings", findings)
     if is_wrong:
         click.get_current_context().exit(exits.REFUSED)
+
+
+def _is_wrong(findings: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _inspect_own_database(settings: Settings) -> list[Finding]:
+    """Find out whether what stands at `server.database` is ours; `doctor` says whether it is sound."""
+    from bulkops.errors import ConfigError  # late, as in the command itself
+    from bulkops.resources.findings import error
+    from bulkops.resources.inspection import found
+    from bulkops.resources.probe import reading
+    from bulkops.store.migrations import APPLICATION_ID
+
+    if not settings.database.exists():
+        return []
+    try:
+        with reading(settings.database) as connection:
+            if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+                return []
+        said = "is a database of something else; name a file for bulkops' own, the first start makes it"
+    except ConfigError as fault:
+        said = fault.message
+    return found(settings, [error(("server", "database"), f"{settings.database.name} {said}")])
+
+
+def _inspect_schedules(settings: Settings) -> list[Finding]:
+    import anyio  # late: it brings the engine
+
+    from bulkops.resources.schedule_inspection import inspect_schedules
+
+    return anyio.run(inspect_schedules, settings)
 
 
 def _explain(settings: Settings) -> list[ExplainedAction]:
@@ -68,6 +102,6 @@ def _show(file: str, findings: list[Finding]) -> None:
         if screen.colours(sys.stdout):
             word = click.style(word, fg=colour[word])
         click.echo(f"{place}: {word}: {screen.clean(finding.where)}: {screen.clean(finding.message)}")
-    counts = [sum(finding.severity == severity for finding in findings) for severity in colour]
-    errors, warnings, notes = counts
-    screen.note(f"{file}: {errors} errors, {warnings} warnings, {notes} notes")
+    counts = {severity: sum(finding.severity == severity for finding in findings) for severity in colour}
+    told = [f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items()]
+    screen.note(f"{file}: {', '.join(told)}")

@@ -25,8 +25,16 @@ _OF_LIST: Final = {"limit": "--limit", "page": "--page"}
 
 
 @click.command("cleanup-files")
-@click.option("--batch-size", type=click.IntRange(1, 1000), default=100, show_default=True)
-@click.option("--max-attempts", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(1, 1000), default=100, show_default=True, help="Files at a time."
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="A file that failed so often is dead: --list shows it, --requeue tries it again.",
+)
 @click.option("--stats", is_flag=True, help="Count the queue instead.")
 @click.option("--list", "listing", is_flag=True, help="List what waits or ended badly instead.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="With --list.")

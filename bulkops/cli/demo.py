@@ -27,9 +27,9 @@ from bulkops.cli.progress import follow, open_view
 from bulkops.cli.serve import at
 from bulkops.cli.watch import summary
 from bulkops.client import Client, Endpoint
+from bulkops.configuration import load as load_settings
 from bulkops.errors import Refusal, StartRefused
 from bulkops.settings import Settings
-from bulkops.settings import load as load_settings
 
 if TYPE_CHECKING:
     from bulkops.cli.serving import Running
@@ -164,7 +164,7 @@ def _command(folder: Path, *options: str) -> str:
 def _open_server(folder: Path) -> Iterator[Running]:
     """Serve at the config's port, or at a free one where somebody else has it."""
     from bulkops.cli.serving import open_server  # late: the engine is slow to import
-    from bulkops.web.server import bind
+    from bulkops.web.listener import bind
 
     settings: Settings = load_settings(folder / "bulkops.toml", os.environ)
     try:

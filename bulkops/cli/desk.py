@@ -1,18 +1,23 @@
 """Where commands ask that work with and without a running server: over HTTP, or in this very process.
 
-What comes in: plain arguments; what goes out: the JSON of DESIGN's section 5 as dictionaries, the same from
+What comes in: plain arguments; what goes out: the JSON of the API as dictionaries, the same from
 both. In process the instance lock is held from opening to closing, so never two at once.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any, Protocol
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from bulkops.cli.invocation import Invocation
 from bulkops.client import Client
+from bulkops.errors import StartRefused
+
+_PATIENCE_S: Final = 3.0
+_AGAIN_S: Final = 0.05
 
 
 class Desk(Protocol):
@@ -120,15 +125,29 @@ def _items(answer: Any) -> list[dict[str, Any]]:
 def open_desk(invocation: Invocation) -> Iterator[Desk]:
     """Reach the server that `--url` names or that runs for this config; without one, work in process.
 
+    Who works in process too has done in a moment, and a server that is just starting can soon be reached: both
+    are waited for.
+
     Raises:
         StartRefused: in process, and another instance holds the lock or the database is not fit.
 
     """
+    until = time.monotonic() + _PATIENCE_S
+    with ExitStack() as stack:
+        while (desk := _try_desk(invocation, stack, may_wait=time.monotonic() < until)) is None:
+            time.sleep(_AGAIN_S)
+        yield desk
+
+
+def _try_desk(invocation: Invocation, stack: ExitStack, *, may_wait: bool) -> Desk | None:
+    """Open a desk for as long as the stack; ``None`` while somebody else is at it."""
     if invocation.url is not None or invocation.running() is not None:
-        with closing(invocation.client()) as client:
-            yield RemoteDesk(client)
-        return
+        return RemoteDesk(stack.enter_context(closing(invocation.client())))
     from bulkops.cli.local_desk import open_local_desk  # late: the engine is slow to import
 
-    with open_local_desk(invocation.settings()) as desk:
-        yield desk
+    try:
+        return stack.enter_context(open_local_desk(invocation.settings()))
+    except StartRefused as refused:
+        if may_wait and refused.code == "already_running":
+            return None
+        raise

@@ -73,11 +73,9 @@ def look_at_versions() -> Iterator[Finding]:
 
 def judge_sqlite(version: tuple[int, ...], text: str) -> Finding:
     """Say what is known about a release of SQLite."""
-    from bulkops.resources.inspection import has_wal_race  # late: it brings the engine
-
     if version < _MIN_SQLITE:
         return Finding("sqlite", "bad", f"{text}; bulkops needs 3.37 or newer")
-    if has_wal_race(version):
+    if _has_wal_race(version):
         return Finding(
             "sqlite",
             "warning",
@@ -87,10 +85,17 @@ def judge_sqlite(version: tuple[int, ...], text: str) -> Finding:
     return Finding("sqlite", "good", text)
 
 
+def _has_wal_race(version: tuple[int, ...]) -> bool:
+    """Say whether an SQLite version has the WAL-reset race."""
+    return (
+        version < (3, 51, 3) and not (3, 50, 7) <= version < (3, 51) and not (3, 44, 6) <= version < (3, 45)
+    )
+
+
 def look_at_files(settings: Settings) -> Iterator[Finding]:
     """Look at our database, data directory, lock and runtime file."""
-    yield _database(settings.database)
     data_dir = settings.data_dir
+    yield _database(settings.database, data_dir)
     if not data_dir.is_dir():
         yield Finding("data directory", "good", f"{data_dir} is made by the first start")
         return
@@ -98,9 +103,12 @@ def look_at_files(settings: Settings) -> Iterator[Finding]:
     yield from _instance(data_dir)
 
 
-def _database(path: Path) -> Finding:
+def _database(path: Path, data_dir: Path) -> Finding:
     from bulkops.store import health  # late: it brings the engine
+    from bulkops.store.instance import is_data_dir
 
+    if not path.exists() and is_data_dir(data_dir):
+        return Finding("database", "bad", f"{path} is missing; {data_dir} knows it: restore it from a backup")
     if not path.exists():
         return Finding("database", "good", f"{path} is made by the first start")
     found = health.examine(path)

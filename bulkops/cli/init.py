@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bulkops.cli import screen
-from bulkops.cli.invocation import Invocation, common_options, pass_invocation
+from bulkops.cli.invocation import Invocation, common_options, pass_invocation, typed
 from bulkops.errors import ConfigError
 
 
@@ -33,11 +33,10 @@ def init(invocation: Invocation, *, db: Path, force: bool) -> None:
         screen.document({"file": str(file), "resources": found})
         return
     click.echo(f"{file}: {len(found)} resources: {screen.clean(', '.join(found))}")
-    config = "" if file == Path("bulkops.toml") else f" --config {file}"
     screen.note(
         f"next: read it, then\n"
-        f"  bulkops{config} check --explain   what is wrong, and what each action would do\n"
-        f"  bulkops{config} serve             the page, the API and the jobs"
+        f"  {typed('check --explain')}   what is wrong, and what each action would do\n"
+        f"  {typed('serve          ')}   the page, the API and the jobs"
     )
 
 

@@ -7,6 +7,7 @@ the machine could read them.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,9 @@ import click
 from bulkops import runtime_file
 from bulkops.cli import exits, screen
 from bulkops.client import Client, Endpoint, NoServer, is_loopback
+from bulkops.configuration import load as load_settings
 from bulkops.errors import BulkopsError, Refusal
 from bulkops.settings import Settings
-from bulkops.settings import load as load_settings
 from bulkops.sidecar.placing import recognise
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,12 +75,24 @@ class Invocation:
             return Endpoint(self.url, key)
         running = self.running()
         if running is None:
-            raise NoServer(f"no server runs for {self.config}; start it with: bulkops serve")
+            raise NoServer(f"no server runs for {self.config}; start it with: {typed('serve')}")
         return Endpoint(running.url, key or running.key)
 
     def running(self) -> runtime_file.RuntimeFile | None:
         """Return the runtime file of this config's living server, ``None`` without one."""
         return runtime_file.find_running(self.settings().data_dir)
+
+
+def typed(*words: str) -> str:
+    """Write a command for a person to type next, with the config or the server that this call named."""
+    said = ["bulkops", *words]
+    context = click.get_current_context(silent=True)
+    invocation = None if context is None else context.find_object(Invocation)
+    if invocation is not None and invocation.config_named:
+        said.append(f"--config {shlex.quote(str(invocation.config))}")
+    if invocation is not None and invocation.url is not None:
+        said.append(f"--url {shlex.quote(invocation.url)}")
+    return " ".join(said)
 
 
 def common_options(command: F) -> F:

@@ -16,7 +16,7 @@ from bulkops.cli.invocation import Invocation, common_options, pass_invocation
 @click.option("--resource", help="Only jobs of this resource.")
 @click.option("--action", help="Only jobs of this action.")
 @click.option("--show-maintenance", is_flag=True, help="The installation's own jobs too.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--page", help="The `next` token of the page before.")
 @common_options
 @pass_invocation

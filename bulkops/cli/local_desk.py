@@ -19,6 +19,7 @@ from bulkops.models import JobsQuery, KeyBody
 from bulkops.runtime import Offline, open_offline
 from bulkops.service.artifacts import Download
 from bulkops.settings import Settings
+from bulkops.shapes import whole
 from bulkops.store import audit, credentials
 from bulkops.store.credentials import CredentialRow
 from bulkops.store.transaction import Tx
@@ -35,7 +36,7 @@ class LocalDesk:
         self._offline = offline
 
     def jobs(self, params: dict[str, Any]) -> dict[str, Any]:
-        query = msgspec.convert(params, JobsQuery, strict=False)
+        query = msgspec.convert(params, whole(JobsQuery), strict=False)
         return self._built(self._portal.call(self._offline.service.jobs, self._offline.caller, query))
 
     def job(self, job: str) -> dict[str, Any]:
@@ -62,7 +63,14 @@ class LocalDesk:
 
     def download(self, artifact: str) -> Iterator[bytes]:
         async def begin() -> Download:
-            return await self._offline.service.download(self._offline.caller, artifact, take=True)
+            offline = self._offline
+            found = await offline.service.download(offline.caller, artifact)
+            try:
+                await offline.service.taken(offline.caller, found)
+            except BaseException:
+                os.close(found.fd)
+                raise
+            return found
 
         with os.fdopen(self._portal.call(begin).fd, "rb") as file:
             while chunk := file.read(_CHUNK):
@@ -76,14 +84,14 @@ class LocalDesk:
         return [msgspec.to_builtins(key_view(row)) for row in rows]
 
     def create_key(self, body: dict[str, Any]) -> dict[str, Any]:
-        wish = msgspec.convert(body, KeyBody)
-        check_key(self._offline.caller, wish)
+        wish = msgspec.convert(body, whole(KeyBody))
+        role = check_key(self._offline.caller, wish)
 
         def work(tx: Tx) -> tuple[CredentialRow, str]:
             row, secret = credentials.create_key(
-                tx, user=wish.user, role=wish.role, tenant=wish.tenant, name=wish.name, ttl_s=wish.ttl_s
+                tx, user=wish.user, role=role, tenant=wish.tenant, name=wish.name, ttl_s=wish.ttl_s
             )
-            self._note(tx, "key_created", {"key": row.id, "role": wish.role}, tenant=wish.tenant)
+            self._note(tx, "key_created", {"key": row.id, "role": role}, tenant=wish.tenant)
             return row, secret
 
         row, secret = self._portal.call(self._offline.store.write, work)

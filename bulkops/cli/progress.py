@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from bulkops.cli import screen
 from bulkops.cli.channels import WAYS, Broken, Line, Way
 from bulkops.cli.desk import job_path
+from bulkops.cli.invocation import typed
 from bulkops.client import HEARD_S, Client, NoServer
 from bulkops.errors import Refusal
 
@@ -100,7 +101,7 @@ class _Follower:
         reason = self.job.get("status_reason")
         told = f"{reason['code']}: {reason['message']}" if reason and self.job["status"] == "paused" else None
         if told is not None and told != self._told:
-            self._view.say(f"paused, {told}; go on with: bulkops resume {self.job['id']}")
+            self._view.say(f"paused, {told}; go on with: {typed('resume', self.job['id'])}")
         self._told = told
 
     def _wait_for_server(self, error: NoServer | Refusal) -> None:

@@ -13,7 +13,11 @@ from bulkops.cli.invocation import Invocation, common_options, pass_invocation
 
 @click.command()
 @click.argument("job")
-@click.option("--outcome", type=click.Choice(["succeeded", "failed", "skipped", "unprocessed"]))
+@click.option(
+    "--outcome",
+    type=click.Choice(["succeeded", "failed", "skipped", "unprocessed"]),
+    help="Only these items.",
+)
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="csv; ndjson with --json.")
 @click.option("--output", type=click.Path(path_type=Path), help="A new file instead of standard output.")
 @common_options

@@ -72,9 +72,9 @@ def _when(schedule: dict[str, Any]) -> str:
 @click.option("--reason", help="Why; kept with each job.")
 @click.option("--label", help="What the jobs are called; else as the schedule.")
 @click.option("--tenant", help="Act for this tenant (callers without one).")
-@click.option("--batch-size", type=int)
-@click.option("--throttle-ms", type=int)
-@click.option("--max-items", type=int, help="Pause each job after this many.")
+@click.option("--batch-size", type=int, metavar="N", help="Items in a transaction; else as fits.")
+@click.option("--throttle-ms", type=int, metavar="N", help="Pause between batches; else as others need it.")
+@click.option("--max-items", type=int, metavar="N", help="Pause each job after this many.")
 @common_options
 @pass_invocation
 def add(

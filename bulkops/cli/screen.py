@@ -145,6 +145,7 @@ def _hint(refused: Refusal) -> str | None:
         return f"try again in {refused.headers['retry-after']} s"
     return {
         "UNAUTHENTICATED": "the key in BULKOPS_KEY is missing, revoked or expired; see: bulkops keys list",
+        "NOT_FOUND": "what there is to see: bulkops resources (with actions), bulkops jobs",
         "EMPTY_SELECTION": "select with --id, --ids-from, --where or --all",
         "COUNT_CHANGED": "look again with `bulkops validate`, then pass the new number with --expect",
         "UNDO_EXPIRED": "what it took has been removed from the trash",

@@ -81,12 +81,12 @@ def validate(
 @click.option("--tenant", help="Act for this tenant (callers without one).")
 @click.option("--label", help="A name for the job.")
 @click.option("--atomic", is_flag=True, help="All or nothing.")
-@click.option("--priority", type=int)
+@click.option("--priority", type=int, metavar="N", help="Higher goes first; 100 is a person's.")
 @click.option("--run-at", metavar="TIME", help="Start at this time (RFC 3339).")
-@click.option("--batch-size", type=int)
-@click.option("--throttle-ms", type=int)
-@click.option("--max-items-per-second", type=float)
-@click.option("--max-items", type=int, help="Pause after this many.")
+@click.option("--batch-size", type=int, metavar="N", help="Items in a transaction; else as fits.")
+@click.option("--throttle-ms", type=int, metavar="N", help="Pause between batches; else as others need it.")
+@click.option("--max-items-per-second", type=float, metavar="N", help="No faster than this.")
+@click.option("--max-items", type=int, metavar="N", help="Pause after this many.")
 @click.option("--canary", type=int, metavar="N", help="Do N, then pause for a look.")
 @click.option("--wait", is_flag=True, help="Follow the job to its end.")
 @common_options
@@ -188,7 +188,8 @@ def _preview_lines(resource: str, preview: dict[str, Any]) -> list[str]:
     if goes:
         lines.append(f"touches {', '.join(goes)}")
     if preview["estimated_seconds"] is not None:
-        lines.append(f"takes about {preview['estimated_seconds']:,.0f} s")
+        seconds = preview["estimated_seconds"]
+        lines.append("takes less than a second" if seconds < 1 else f"takes about {seconds:,.0f} s")
     if preview["duplicates"]:
         lines.append(f"{preview['duplicates']:,} ids were given more than once and count once")
     lines += [

@@ -15,7 +15,7 @@ import click
 
 from bulkops.cli import exits, screen
 from bulkops.cli.desk import job_path
-from bulkops.cli.invocation import Invocation, common_options, pass_invocation
+from bulkops.cli.invocation import Invocation, common_options, pass_invocation, typed
 from bulkops.cli.progress import View, follow, open_view
 from bulkops.cli.selection import read_options
 from bulkops.client import Client
@@ -71,7 +71,7 @@ def _wait_for(client: Client, found: dict[str, Any], *, as_json: bool) -> dict[s
         with open_view(as_json=as_json) as view:
             return follow_task(client, found, lambda: view)
     except KeyboardInterrupt:
-        screen.note(f"\ntask {found['id']} goes on; look at it with: bulkops tasks")
+        screen.note(f"\ntask {found['id']} goes on; look at it with: {typed('tasks')}")
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
 
 
@@ -116,7 +116,7 @@ def _exit_of(found: dict[str, Any]) -> int:
 @click.option("--type", "type_", help="Only tasks of this type.")
 @click.option("--project", help="Only tasks on this project.")
 @click.option("--show-maintenance", is_flag=True, help="The installation's own tasks too.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--page", help="The `next` token of the page before.")
 @common_options
 @pass_invocation

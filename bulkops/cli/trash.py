@@ -9,7 +9,7 @@ import click
 
 from bulkops.cli import screen
 from bulkops.cli.desk import Desk, open_desk
-from bulkops.cli.invocation import Invocation, common_options, pass_invocation
+from bulkops.cli.invocation import Invocation, common_options, pass_invocation, typed
 
 _MAX_LABEL: Final = 60
 _ESCAPED: Final = {"'": "\\'", "\\": "\\\\"}
@@ -18,7 +18,7 @@ _ESCAPED: Final = {"'": "\\'", "\\": "\\\\"}
 @click.command()
 @click.option("--query", metavar="TEXT", help="Only what has this in its label or id.")
 @click.option("--tenant", help="Only this tenant's (callers without one).")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--page", help="The `next` token of the page before.")
 @common_options
 @pass_invocation
@@ -65,8 +65,8 @@ def command_for(job: str, item: str) -> str:
     which no argument can have, leaves only the whole job.
     """
     if "\0" in item:
-        return f"bulkops undo {job}"
-    return f"bulkops undo {job} --id {_quoted(item)}"
+        return typed("undo", job)
+    return typed("undo", job, f"--id {_quoted(item)}")
 
 
 def _quoted(text: str) -> str:

@@ -12,7 +12,7 @@ import click
 
 from bulkops.cli import exits, screen
 from bulkops.cli.desk import job_path
-from bulkops.cli.invocation import Invocation, common_options, pass_invocation
+from bulkops.cli.invocation import Invocation, common_options, pass_invocation, typed
 from bulkops.cli.progress import follow, open_view
 from bulkops.client import Client
 from bulkops.timing import parse_rfc3339
@@ -40,7 +40,7 @@ def finish(
         click.echo(summary(job))
     else:
         click.echo(f"{job['id']} {said or job['status']}")
-        screen.note(f"follow it with: bulkops watch {job['id']}")
+        screen.note(f"follow it with: {typed('watch', job['id'])}")
     if wait:
         click.get_current_context().exit(exits.of_job(job))
 
@@ -56,7 +56,7 @@ def _wait_for(client: Client, job: dict[str, Any], *, as_json: bool) -> dict[str
         with open_view(as_json=as_json) as view:
             return follow(client, job, view)
     except KeyboardInterrupt:
-        screen.note(f"\njob {job['id']} goes on; come back with: bulkops watch {job['id']}")
+        screen.note(f"\njob {job['id']} goes on; come back with: {typed('watch', job['id'])}")
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
 
 
@@ -68,9 +68,11 @@ def summary(job: dict[str, Any]) -> str:
     if job["error"]:
         lines.append(f"  {job['error']['code']}: {screen.clean(job['error']['message'])}")
     if job["failed"]:
-        lines.append(f"  what failed: bulkops report {job['id']} --outcome failed")
+        lines.append(f"  what failed: {typed('report', job['id'], '--outcome failed')}")
+    if job["skipped"]:
+        lines.append(f"  what was skipped: {typed('report', job['id'], '--outcome skipped')}")
     if "undo" in job["allowed_actions"]:
-        lines.append(f"  put back with: bulkops undo {job['id']}  (until {job['undo_until']})")
+        lines.append(f"  put back with: {typed('undo', job['id'])}  (until {job['undo_until']})")
     lines += [_made(made) for made in job["artifacts"]]
     return "\n".join(lines)
 
@@ -79,7 +81,7 @@ def _made(made: dict[str, Any]) -> str:
     said = f"  made {screen.clean(made['name'])}"
     if made["status"] != "ready":
         return f"{said}: {made['status']}"
-    return f"{said}, {made['bytes']:,} bytes: bulkops download {made['id']}  (until {made['expires_at']})"
+    return f"{said}, {made['bytes']:,} bytes: {typed('download', made['id'])}  (until {made['expires_at']})"
 
 
 def _took(job: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ def webhooks(ctx: click.Context) -> None:
 
 @webhooks.command("list")
 @click.option("--tenant", help="Only this tenant's (callers without one).")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--page", help="The `next` token of the page before.")
 @common_options
 @pass_invocation
@@ -110,7 +110,7 @@ def test(invocation: Invocation, /, *, webhook: str) -> None:
 @webhooks.command()
 @click.argument("webhook", metavar="ID")
 @click.option("--state", type=click.Choice(["pending", "delivered", "dead"]), help="Only in this state.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--page", help="The `next` token of the page before.")
 @common_options
 @pass_invocation

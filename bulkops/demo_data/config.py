@@ -54,10 +54,10 @@ table = "exports"
 key = "session_id"
 optional = true                # goes only with options.cascade
 [resources.sessions.actions]
-delete = { rate = "10/minute" }
-export = { rate = "30/minute", max_items = 10000, expires_h = 24 }
-close = { rate = "20/minute" }
-archive = { rate = "15/minute" }
+delete = { rate = "10/minute", max_runtime_s = 300 }
+export = { rate = "30/minute", max_runtime_s = 300, max_items = 10000, expires_h = 24 }
+close = { rate = "20/minute", max_runtime_s = 300 }
+archive = { rate = "15/minute", max_runtime_s = 300 }
 
 [resources.images]
 kind = "table"

@@ -116,6 +116,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     ``commit_guard``: the last word before COMMIT. ``atomic``: any exception undoes the whole batch.
     ``patience``: how many seconds a batch that cannot be interrupted by itself may still take, ``None`` while
     it may take its time. ``log``: where single items are told of, by actions that take long over each.
+    ``reviewed``: somebody has looked at a target that does not match our account, and wants to go on from there.
     """
 
     gap: Callable[[float], float]
@@ -125,6 +126,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     atomic: bool = False
     patience: Callable[[], float | None] = lambda: None
     log: ItemLog = msgspec.field(default_factory=_Silence)
+    reviewed: bool = False
 
 
 class Batches(Protocol):
@@ -155,6 +157,14 @@ class Batches(Protocol):
     ) -> BatchResult | None:
         """Say what became of an announced batch; ``None`` when nothing of it happened."""
         ...
+
+
+@runtime_checkable
+class Together(Protocol):
+    """`Batches` of an undo that may want back in one what went in one."""
+
+    #: Whether items that went in one batch can need each other to stand.
+    together: bool
 
 
 class Pen(Protocol):

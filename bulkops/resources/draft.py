@@ -18,6 +18,8 @@ from typing import Final
 import msgspec
 
 from bulkops.errors import ConfigError
+from bulkops.mistakes import explain_segment
+from bulkops.operations import MAINTENANCE
 from bulkops.places import quote_key, quote_text
 from bulkops.resources.probe import (
     count_broken_links,
@@ -33,7 +35,6 @@ from bulkops.resources.probe import (
 )
 from bulkops.resources.schema import Column, ForeignKey, Table, quote
 from bulkops.resources.table.actions import SoftDelete
-from bulkops.settings import explain_segment
 
 _MAX_SEARCH: Final = 12
 _SOFT_DELETE: Final = ("deleted_at", "deleted_on", "is_deleted", "deleted")
@@ -117,7 +118,7 @@ def _write(connection: sqlite3.Connection, place: str, tables: list[Table]) -> s
     own = "bulkops.db" if os.path.basename(place) != "bulkops.db" else "bulkops-jobs.db"
     parts = [_HEADER.format(source=quote_text(place), own=quote_text(own))]
     left_out: list[str] = []
-    taken: set[str] = set()
+    taken = {MAINTENANCE}
     for table in tables:
         name = _find_name(table.name, taken)
         try:
@@ -226,8 +227,9 @@ def _resource(connection: sqlite3.Connection, subject: _Subject) -> Iterator[str
     status, status_lines = _status(connection, table)
     yield from status_lines
     search = [name for name in _find_search(subject, label, status) if name != soft]
-    if search:
-        yield f"search = {_list(search)}"
+    if soft is not None and SoftDelete.of(table, soft).timestamp:
+        search.append(soft)  # a purge goes by how long ago that was
+    yield from _search_lines(subject, search)
     if status:
         yield f"# set = {_list([status])}"
     yield from _foreign_key_lines(connection, table)
@@ -235,7 +237,7 @@ def _resource(connection: sqlite3.Connection, subject: _Subject) -> Iterator[str
     yield from _file_lines(table, subject.name)
     yield from _trigger_lines(table)
     for link in table.referenced_by:
-        yield from _link_lines(subject, link)
+        yield from _link_lines(subject, link, verb="be deleted" if soft is None else "be purged")
     yield ""
     yield f"[resources.{quote_key(subject.name)}.actions.delete]"
     yield '# confirm = "DELETE"'
@@ -342,6 +344,17 @@ def _find_search(subject: _Subject, label: str | None, status: str | None) -> li
     return chosen[:_MAX_SEARCH]
 
 
+def _search_lines(subject: _Subject, chosen: list[str]) -> Iterator[str]:
+    """Name the columns for filters; where none suggests itself, those there are, to choose from."""
+    if chosen:
+        yield f"search = {_list(chosen)}"
+        return
+    names = [column.name for column in subject.table.columns if _is_searchable(column)]
+    others = [name for name in names if name not in subject.key][:_MAX_SEARCH]
+    if others:
+        yield f"# search = {_list(others)}  # columns that filters may use"
+
+
 def _is_searchable(column: Column) -> bool:
     return "BLOB" not in column.declared.upper() and not _SECRET.search(plain(column.name))
 
@@ -396,7 +409,7 @@ def _trigger_lines(table: Table) -> Iterator[str]:
         yield f"# Its triggers run as ever; an undo does not undo what they did: {', '.join(names)}"
 
 
-def _link_lines(subject: _Subject, link: ForeignKey) -> Iterator[str]:
+def _link_lines(subject: _Subject, link: ForeignKey, *, verb: str) -> Iterator[str]:
     child = f"{quote_text(link.table)} ({', '.join(quote_text(name) for name in link.columns)})"
     yield ""
     if link.on_delete == "CASCADE":
@@ -405,7 +418,7 @@ def _link_lines(subject: _Subject, link: ForeignKey) -> Iterator[str]:
     if link.on_delete.startswith("SET"):
         yield f"# Rows of {child} lose their hold on these: ON DELETE {link.on_delete}."
         return
-    yield f"# Rows of {child} point at these. With foreign_keys on, a row that is pointed at stays: CONSTRAINT."
+    yield f"# Rows of {child} point at these. With foreign_keys on, what is pointed at cannot {verb}: CONSTRAINT."
     if link.table == subject.table.name or set(link.parent_columns) != set(subject.key):
         return
     key = [link.columns[link.parent_columns.index(name)] for name in subject.key]

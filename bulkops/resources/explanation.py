@@ -40,13 +40,22 @@ async def explain(settings: Settings) -> list[ExplainedAction]:
     explained = []
     for name, resource in settings.resources.items():
         if resource.kind == "table" and resource.database is not None:
-            target = _Look(settings.path(resource.database))
-            explained += await _explain(TableResource(name, resource, target, {}), resource)
+            explained += await _explain(look_at(settings, name), resource)
     return explained
 
 
-class _Look(Target):
+def look_at(settings: Settings, name: str) -> TableResource:
+    """Make a table's resource over a database that is only looked at."""
+    resource = settings.resources[name]
+    return TableResource(name, resource, Look(settings, resource), {})
+
+
+class Look(Target):
     """A file that is only looked at: a target opens it for writing, and closing that may move its WAL."""
+
+    def __init__(self, settings: Settings, resource: ResourceSettings) -> None:
+        super().__init__(settings.path(resource.database or ""))
+        self._foreign_keys = resource.foreign_keys
 
     async def read(
         self,
@@ -55,7 +64,7 @@ class _Look(Target):
         deadline_s: float = READ_DEADLINE_S,  # noqa: ARG002  explaining reads no rows to speak of
     ) -> T:
         def unit() -> T:
-            with reading(self.path) as connection:
+            with reading(self.path, foreign_keys=self._foreign_keys) as connection:
                 connection.execute("BEGIN")
                 return work(connection)
 

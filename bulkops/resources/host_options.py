@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from bulkops.errors import ConfigError, did_you_mean, invalid_field
+from bulkops.shapes import whole
 
 #: What JSON Schema (2020-12) calls them, and what Python does; a bool is no number here.
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -91,7 +92,7 @@ class _Typed:
     def read(self, given: dict[str, Any]) -> Any:
         _refuse_unknown(given, self._schemas)
         try:
-            return msgspec.convert(given, self._struct)
+            return msgspec.convert(given, whole(self._struct))
         except msgspec.ValidationError as error:
             found = _PLACE.fullmatch(str(error))
             message, inner = (found[1], found[2] or "") if found else (str(error), "")

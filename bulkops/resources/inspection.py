@@ -46,6 +46,7 @@ _NETWORK: Final = frozenset(
     }
 )
 _BUILT_IN: Final = ("table", "folder", "photos")
+_UNSEEN: Final = "callers with a tenant do not see"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -62,11 +63,16 @@ def inspect(settings: Settings) -> list[Finding]:
 
     It blocks: seconds for big databases, each question of which has a deadline.
     """
+    return found(settings, _remarks(settings))
+
+
+def found(settings: Settings, remarks: Iterable[Remark]) -> list[Finding]:
+    """Give remarks the lines of the file they are about, in the order of the file."""
     lines = _read_lines(settings)
-    return [
-        Finding(severity, dotted(path), nearest_line(lines, path), message)
-        for severity, path, message in _remarks(settings)
+    made = [
+        Finding(severity, dotted(path), nearest_line(lines, path), said) for severity, path, said in remarks
     ]
+    return sorted(made, key=lambda finding: finding.line or 0)
 
 
 def _read_lines(settings: Settings) -> dict[KeyPath, int]:
@@ -81,6 +87,7 @@ def _remarks(settings: Settings) -> Iterator[Remark]:
     yield from _inspect_server(settings, mounts)
     if not settings.resources:
         yield warning(("resources",), "no resources: there is nothing to act on")
+    yield from _inspect_tenancy(settings)
     for place, names in _by_database(settings).items():
         yield from _inspect_database(settings, place, names, mounts)
     for name, resource in settings.resources.items():
@@ -101,14 +108,24 @@ def _inspect_server(settings: Settings, mounts: Mounts) -> Iterator[Remark]:
         )
     if server.trash_days == 0:
         yield warning(("server", "trash_days"), "0 days: what a job deletes can hardly be undone")
-    if has_wal_race(sqlite3.sqlite_version_info):
-        yield note(
-            ("server",),
-            f"SQLite {sqlite3.sqlite_version} can, very rarely, lose a commit that meets a checkpoint in WAL "
-            "mode; 3.51.3 mends it (bulkops avoids it for its own file, the application may not)",
-        )
     yield from _inspect_own_place(("server", "database"), settings.database, mounts, mode=0o077)
     yield from _inspect_own_place(("server", "data_dir"), settings.data_dir, mounts, mode=0o077)
+
+
+def _inspect_tenancy(settings: Settings) -> Iterator[Remark]:
+    """Tell which resources callers with a tenant do not see; once, where that is all of them."""
+    closed = [
+        name
+        for name, resource in settings.resources.items()
+        if resource.kind in {"table", "folder"} and resource.tenant is None and not resource.shared
+    ]
+    if 1 < len(closed) == len(settings.resources):
+        yield note(("resources",), f"no tenants: {_UNSEEN} them (name tenant columns, or set shared = true)")
+        return
+    for name in closed:
+        is_table = settings.resources[name].kind == "table"
+        way = "name a tenant column, or set shared = true" if is_table else "set shared = true"
+        yield note(("resources", name), f"no tenant: {_UNSEEN} it ({way})")
 
 
 def _inspect_own_place(path: KeyPath, place: Path, mounts: Mounts, *, mode: int) -> Iterator[Remark]:
@@ -122,13 +139,6 @@ def _inspect_own_place(path: KeyPath, place: Path, mounts: Mounts, *, mode: int)
         )
     if standing == place and os.stat(place).st_mode & mode:
         yield warning(path, f"{place} can be opened by other users of this machine: chmod go= it")
-
-
-def has_wal_race(version: tuple[int, ...]) -> bool:
-    """Say whether an SQLite version has the WAL-reset race."""
-    return (
-        version < (3, 51, 3) and not (3, 50, 7) <= version < (3, 51) and not (3, 44, 6) <= version < (3, 45)
-    )
 
 
 # --- their databases -------------------------------------------------------------------------------------
@@ -200,12 +210,15 @@ def _inspect_resource(
 def _inspect_roots(
     settings: Settings, path: KeyPath, resource: ResourceSettings, mounts: Mounts
 ) -> Iterator[Remark]:
-    roots = [((*path, "root"), resource.root)]
+    roots = [((*path, "root"), resource.root, resource.storage)]
     roots += [
-        ((*path, "children", place, "root"), child.root) for place, child in enumerate(resource.children)
+        ((*path, "children", place, "root"), child.root, child.storage)
+        for place, child in enumerate(resource.children)
     ]
-    for where, root in roots:
-        if root is not None:
+    for where, root, storage in roots:
+        if root is not None and storage is not None:
+            yield note(where, f"it is not used: files are removed by storage = {storage!r}")
+        elif root is not None:
             yield from _inspect_root(settings, where, settings.path(root), mounts)
 
 
@@ -259,8 +272,6 @@ def _inspect_wiring(path: KeyPath, resource: ResourceSettings) -> Iterator[Remar
         # Only looked for: importing the host's code is the server's business.
         if name is not None and importlib.util.find_spec(name.partition(":")[0].split(".")[0]) is None:
             yield warning(where, f"{name!r} cannot be imported from here; is the package installed?")
-    if resource.kind == "folder" and not resource.shared:
-        yield note(path, "folders have no tenant: only callers without one may use it, unless shared = true")
 
 
 def _inspect_class(path: KeyPath, resource: ResourceSettings) -> Iterator[Remark]:
@@ -275,7 +286,7 @@ def _inspect_class(path: KeyPath, resource: ResourceSettings) -> Iterator[Remark
         yield error((*path, "kind"), f"{place}: {fault.message}" if place else fault.message)
         return
     if declaration.tenant is None and not resource.shared:
-        yield note(path, "it has no tenant: only callers without one may use it, unless shared = true")
+        yield note(path, f"no tenant: {_UNSEEN} it (give the class one, or set shared = true)")
     for name in resource.actions:
         if name not in declaration.actions:
             yield warning(

@@ -3,37 +3,32 @@
 What comes in: a root, its trash, and entries that name a file below the root as bytes together with the
 identity it had when its row went; what goes out: a verdict an entry. Every path is walked component by
 component through directory descriptors that follow no symbolic link, and a file is touched only while
-it is still the one that was recorded. Deciding is pure (`plan_*`), acting is thin,
-and running an entry again after a crash at any instruction ends where the first run would have. Nothing
-outside the root, nothing of another identity, no directory, device or database may ever be touched here;
-no other module of the package renames or unlinks what belongs to the application.
+it is still the one that was recorded. What is to be done is decided in `verdicts`; acting is thin, and running
+an entry again after a crash at any instruction ends where the first run would have. Nothing outside the root,
+nothing of another identity, no directory, device or database may ever be touched here; no other module of the
+package renames or unlinks what belongs to the application.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from enum import Enum, StrEnum
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import msgspec
 
-from bulkops import handles
+from bulkops.resources.copies import copy, same_bytes
 from bulkops.resources.paths import (
     Area,
     FolderMissing,
     Identity,
-    PathRefused,
     Places,
     Refused,
     Seen,
     by_folder,
     identity_of,
-    is_final,
     look,
     open_folder,
     opened_folder,
@@ -42,132 +37,26 @@ from bulkops.resources.paths import (
     rename_noreplace,
     seen_from,
 )
+from bulkops.resources.verdicts import (
+    Entry,
+    Result,
+    Step,
+    Stop,
+    Verdict,
+    judge,
+    never,
+    plan_move,
+    plan_purge,
+    plan_restore,
+)
 
 #: Folders of a batch that are open at a time; their descriptors wait for the trash to be synced first.
 MAX_OPEN_FOLDERS: Final = 32
-_COPY_BYTES: Final = 1 << 20
-#: O_NONBLOCK: a FIFO put in the file's place must not hold the thread for ever.
-
-
-class Verdict(StrEnum):
-    """What became of an entry; all but the last three are its next state in the queue."""
-
-    TRASHED = "trashed"
-    PURGED = "purged"
-    RESTORED = "restored"
-    MISSING = "missing"
-    SUPERSEDED = "superseded"
-    SHARED = "shared"  # another live row names the file: it is nobody's to remove
-    REFUSED = "refused"
-    CONFLICT = "conflict"  # something stands where it would go back to; it stays in the trash
-    RETRY = "retry"
-    UNTRIED = "untried"  # the batch was stopped before its turn
-
-
-class Step(Enum):
-    """What has to be done to reach a verdict."""
-
-    RENAME = "rename"
-    UNLINK_HERE = "unlink the name left behind: the other one holds the same inode"
-    COMPARE = "unlink what is left behind if the copy has its bytes"
-    UNLINK = "unlink"
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One file to act on: its path below the root, its name in the trash, the identity recorded for it.
-
-    ``mine`` is ``None`` when there was no file as its row went.
-    """
-
-    path: bytes
-    trash: bytes
-    mine: Identity | None
-
-
-class Result(msgspec.Struct, frozen=True):
-    """The verdict on one entry; ``identity`` is there when the file has got a new one (it was copied)."""
-
-    verdict: Verdict
-    reason: str = ""
-    identity: Identity | None = None
-
-
-#: Asked before each entry; once true, the rest of a batch stays untried.
-Stop = Callable[[], bool]
 
 _CHANGED: Final = frozenset({Verdict.TRASHED, Verdict.PURGED, Verdict.RESTORED})
 _TRASHED: Final = Result(Verdict.TRASHED)
 _PURGED: Final = Result(Verdict.PURGED)
 _UNTRIED: Final = Result(Verdict.UNTRIED)
-
-
-def never() -> bool:
-    return False
-
-
-# --- deciding: values in, values out -----------------------------------------------------------------
-
-
-def _is_twin(seen: Seen, mine: Identity | None) -> bool:
-    """Say whether it has my size and time: a copy of me, as far as one can see without reading."""
-    return (
-        isinstance(seen, Identity)
-        and mine is not None
-        and seen.size == mine.size
-        and seen.mtime_ns == mine.mtime_ns
-    )
-
-
-def _is_kept(seen: Seen, mine: Identity | None) -> bool:
-    """Say whether what lies under my name in the trash is me.
-
-    The device is left out: numbers of devices change over a restart, names in the trash are used once.
-    """
-    return _is_twin(seen, mine) and isinstance(seen, Identity) and mine is not None and seen.ino == mine.ino
-
-
-def plan_move(source: Seen, trash: Seen, mine: Identity | None) -> Step | Verdict:
-    """Decide how an entry gets into the trash."""
-    if _is_twin(trash, mine):  # moved before a crash; whatever else is at the source is new
-        if source != mine:
-            return Verdict.TRASHED
-        return Step.UNLINK_HERE if source == trash else Step.COMPARE
-    if trash is not None:
-        return Verdict.REFUSED
-    if source is None:
-        return Verdict.MISSING
-    if isinstance(source, Refused):
-        return Verdict.REFUSED
-    return Step.RENAME if source == mine else Verdict.SUPERSEDED
-
-
-def plan_purge(trash: Seen, mine: Identity | None) -> Step | Verdict:
-    """Decide how an entry leaves the trash for good; one that is gone was unlinked before a crash."""
-    if trash is None:
-        return Verdict.PURGED
-    return Step.UNLINK if _is_kept(trash, mine) else Verdict.REFUSED
-
-
-def plan_restore(source: Seen, trash: Seen, mine: Identity | None) -> Step | Verdict:
-    """Decide how an entry gets back from the trash; never over a file that stands there."""
-    if trash is None:
-        if _is_twin(source, mine):
-            return Verdict.RESTORED
-        return Verdict.MISSING
-    if not _is_twin(trash, mine):
-        return Verdict.REFUSED
-    if source is None:
-        return Step.RENAME
-    if not _is_twin(source, mine):
-        return Verdict.CONFLICT
-    return Step.UNLINK_HERE if source == trash else Step.COMPARE
-
-
-def judge(error: OSError) -> Result:
-    """Sort an error into ``missing``, ``refused`` or worth another try."""
-    if isinstance(error, FileNotFoundError):
-        return Result(Verdict.MISSING)
-    return Result(Verdict.REFUSED if is_final(error) else Verdict.RETRY, reason_of(error))
 
 
 # --- acting: one entry -------------------------------------------------------------------------------
@@ -324,7 +213,7 @@ def _restore(spot: _Spot, entry: Entry, name: bytes) -> Result:
         _unlink_second_name(spot.trash, entry.trash)
         return Result(Verdict.RESTORED)
     if step is Step.COMPARE:
-        if not _same_bytes(spot, entry, name):
+        if not same_bytes((spot.folder, name), (spot.trash, entry.trash)):
             return _CONFLICT
         os.unlink(entry.trash, dir_fd=spot.trash)
         return Result(Verdict.RESTORED)
@@ -345,20 +234,17 @@ def _rename_back(spot: _Spot, entry: Entry, name: bytes, kept: Seen) -> Result:
 
 # --- acting across file systems ----------------------------------------------------------------------
 
-#: A name in an open folder.
-_File = tuple[int, bytes]
-
 
 def _copy_into_trash(spot: _Spot, entry: Entry, name: bytes) -> Result:
     assert entry.mine is not None
-    if not _copy((spot.folder, name), entry.mine, (spot.trash, entry.trash), entry.trash):
+    if not copy((spot.folder, name), entry.mine, (spot.trash, entry.trash), entry.trash):
         return Result(Verdict.SUPERSEDED, "it was written to while it was copied")
     return _finish_copy(spot, entry, name, compared=True)
 
 
 def _finish_copy(spot: _Spot, entry: Entry, name: bytes, *, compared: bool = False) -> Result:
     """Unlink the original of a complete copy; after a crash their bytes are compared again first."""
-    if not compared and not _same_bytes(spot, entry, name):
+    if not compared and not same_bytes((spot.folder, name), (spot.trash, entry.trash)):
         return _OCCUPIED
     if spot.source(name) == entry.mine:
         os.unlink(name, dir_fd=spot.folder)
@@ -368,89 +254,13 @@ def _finish_copy(spot: _Spot, entry: Entry, name: bytes, *, compared: bool = Fal
 def _copy_back(spot: _Spot, entry: Entry, name: bytes, kept: Seen) -> Result:
     assert isinstance(kept, Identity)
     try:
-        copied = _copy((spot.trash, entry.trash), kept, (spot.folder, name), entry.trash)
+        copied = copy((spot.trash, entry.trash), kept, (spot.folder, name), entry.trash)
     except FileExistsError:
         return _CONFLICT
     if not copied:
         return Result(Verdict.REFUSED, "it was written to in the trash")
     os.unlink(entry.trash, dir_fd=spot.trash)
     return Result(Verdict.RESTORED, identity=_news(spot.source(name), entry.mine))
-
-
-def _copy(source: _File, mine: Identity, target: _File, tag: bytes) -> bool:
-    """Copy a file, complete and synced before it gets its name; ``False`` when it is not ``mine``.
-
-    Raises:
-        FileExistsError: the target is taken.
-        OSError: whatever the disks say; the unfinished copy is gone then.
-
-    """
-    folder, name = target
-    part = b".bulkops-" + tag + b".part"
-    with suppress(FileNotFoundError):
-        os.unlink(part, dir_fd=folder)  # of a copy that crashed
-    try:
-        with _opened_file(*source) as reader:
-            if identity_of(os.fstat(reader)) != mine or not fill(reader, folder, part, mine):
-                return False
-            if identity_of(os.fstat(reader)) != mine:
-                return False
-        rename_noreplace(folder, part, folder, name)
-        os.fsync(folder)
-        return True
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(part, dir_fd=folder)
-
-
-def fill(reader: int, folder: int, part: bytes, mine: Identity) -> bool:
-    """Write the copy with mode, owner and time of the original, sync it, and read it back."""
-    flags = os.O_RDWR | handles.NEW
-    writer = os.open(part, flags, 0o600, dir_fd=folder)
-    try:
-        digest = hashlib.sha256()
-        while block := os.read(reader, _COPY_BYTES):
-            digest.update(block)
-            _write_all(writer, block)
-        original = os.fstat(reader)
-        with suppress(PermissionError):
-            os.fchown(writer, original.st_uid, original.st_gid)
-        os.fchmod(writer, stat.S_IMODE(original.st_mode))
-        os.utime(writer, ns=(original.st_atime_ns, mine.mtime_ns))
-        os.fsync(writer)
-        os.lseek(writer, 0, os.SEEK_SET)
-        return _digest(writer) == digest.digest()
-    finally:
-        os.close(writer)
-
-
-def _write_all(writer: int, block: bytes) -> None:
-    left = memoryview(block)
-    while left:
-        left = left[os.write(writer, left) :]
-
-
-def _same_bytes(spot: _Spot, entry: Entry, name: bytes) -> bool:
-    with _opened_file(spot.folder, name) as source, _opened_file(spot.trash, entry.trash) as kept:
-        return _digest(source) == _digest(kept)
-
-
-def _digest(descriptor: int) -> bytes:
-    digest = hashlib.sha256()
-    while block := os.read(descriptor, _COPY_BYTES):
-        digest.update(block)
-    return digest.digest()
-
-
-@contextmanager
-def _opened_file(folder: int, name: bytes) -> Iterator[int]:
-    descriptor = os.open(name, handles.READ, dir_fd=folder)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PathRefused("it is not a regular file")
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 # --- acting: whole batches, each in one thread -------------------------------------------------------

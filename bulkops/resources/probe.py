@@ -34,8 +34,10 @@ _SENTENCES: Final = {
 
 
 @contextmanager
-def reading(database: Path) -> Iterator[sqlite3.Connection]:
+def reading(database: Path, *, foreign_keys: bool = True) -> Iterator[sqlite3.Connection]:
     """Open a database for reading, texts decoded so that a byte that is no UTF-8 survives.
+
+    Without ``foreign_keys`` statements are explained as they run where those are off.
 
     Raises:
         ConfigError: (naming the path) it is not there, empty, no database, or cannot be read.
@@ -43,7 +45,7 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
     """
     _check_file(database)
     try:
-        connection = open_connection(database, readonly=True)
+        connection = open_connection(database, readonly=True, foreign_keys=foreign_keys)
     except sqlite3.Error as error:
         raise explain(database, error) from error
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")

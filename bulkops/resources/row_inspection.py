@@ -15,6 +15,7 @@ import msgspec
 from bulkops.errors import did_you_mean
 from bulkops.places import KeyPath
 from bulkops.resources.findings import Remark, error, note, warning
+from bulkops.resources.photos.rows import BASES, explain_key
 from bulkops.resources.probe import (
     count_broken_links,
     delete_sql,
@@ -92,8 +93,13 @@ def inspect_photos(view: View) -> Iterator[Remark]:
     for name in _PHOTO_COLUMNS:
         if name not in known:
             yield error(view.at("table"), f'it needs a column "{name}"{did_you_mean(name, known)}')
-    if not {"base", "name"} & set(known):
+    base = next((name for name in BASES if name in known), None)
+    if base is None:
         yield error(view.at("table"), 'it needs a column "base" or "name": a photo without its ending')
+        return
+    key = as_tuple(view.resource.id or ()) or view.table.primary_key
+    if (why := explain_key(key, base)) is not None:
+        yield error(view.at("id"), why)
 
 
 # --- do the names exist ----------------------------------------------------------------------------------
@@ -208,13 +214,8 @@ def _inspect_collation(view: View, path: KeyPath, name: str, consequence: str) -
 
 
 def _inspect_tenant(view: View) -> Iterator[Remark]:
-    resource, name = view.resource, view.resource.tenant
+    name = view.resource.tenant
     if name is None:
-        if not resource.shared:
-            yield note(
-                view.path,
-                "no tenant: only callers without one may use it (name a tenant column, or set shared = true)",
-            )
         return
     path = view.at("tenant")
     if view.table.column(name).affinity in {"real", "blob"}:
@@ -370,7 +371,8 @@ def _inspect_reference(view: View, link: ForeignKey, *, is_child: bool) -> Itera
             f"{create_index(link.table, link.columns)}",
         )
     if not is_child and link.on_delete in {"NO ACTION", "RESTRICT"}:
-        yield note(path, f'rows that "{link.table}" points at are not deleted: they fail as CONSTRAINT')
+        done = "purged" if view.resource.soft_delete else "deleted"
+        yield note(path, f'rows that "{link.table}" points at are not {done}: they fail as CONSTRAINT')
 
 
 def _inspect_triggers(view: View) -> Iterator[Remark]:

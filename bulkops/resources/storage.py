@@ -23,7 +23,6 @@ from urllib.parse import quote
 from bulkops.errors import ConfigError
 from bulkops.handles import FOLDER_HANDLES
 from bulkops.resources import mover
-from bulkops.resources.mover import Entry, Result, Stop, Verdict, never
 from bulkops.resources.paths import (
     TRASH_FOLDER,
     Area,
@@ -33,15 +32,21 @@ from bulkops.resources.paths import (
     identify,
     identify_many,
 )
+from bulkops.resources.verdicts import Entry, Result, Stop, Verdict, never
 
 #: Asked once a batch for the files and folders that are never touched; databases come and go with their WAL.
 Forbidden = Callable[[], frozenset[FileKey]]
 
+#: What a custom storage answers a key with: all of them, or one an item in the order that it was asked in.
+Outcomes = Mapping[str, str] | Sequence[str]
+
 _WORDS = {
     "removed": Verdict.PURGED,
+    "succeeded": Verdict.PURGED,
     "missing": Verdict.MISSING,
     "refused": Verdict.REFUSED,
     "retry": Verdict.RETRY,
+    "failed": Verdict.RETRY,
 }
 
 
@@ -49,14 +54,14 @@ _WORDS = {
 class Storage(Protocol):
     """A storage of the host's: an object store, another machine, a tape robot.
 
-    ``delete`` gets keys (the file column's text) and answers an outcome for each: ``"removed"``,
-    ``"missing"``, ``"retry"`` or ``"refused"``, the last two with a reason if there is one
-    (``"retry: throttled"``). A key it says nothing about, and every key when it raises, is tried again. It
-    is called again for keys it may have deleted before a crash: ``"missing"`` is a fine answer then. It
-    may be a plain function; it runs in a thread then.
+    ``delete`` gets keys (the file column's text) and answers an outcome for each, by key or in their order:
+    ``"removed"`` (or ``"succeeded"``), ``"missing"``, ``"retry"`` (or ``"failed"``) or ``"refused"``, the last
+    two with a reason if there is one (``"retry: throttled"``). A key it says nothing about, and every key when
+    it raises, is tried again. It is called again for keys it may have deleted before a crash: ``"missing"`` is
+    a fine answer then. It may be a plain function; it runs in a thread then.
     """
 
-    def delete(self, keys: Sequence[str]) -> Mapping[str, str] | Awaitable[Mapping[str, str]]: ...
+    def delete(self, keys: Sequence[str]) -> Outcomes | Awaitable[Outcomes]: ...
 
 
 def load_storage(where: str, name: str) -> Storage:
@@ -79,8 +84,16 @@ def load_storage(where: str, name: str) -> Storage:
     return storage
 
 
-def read_outcomes(keys: Sequence[str], outcomes: Mapping[str, str]) -> list[Result]:
-    """Turn a custom storage's answer into results in the order of ``keys``."""
+def read_outcomes(keys: Sequence[str], outcomes: Outcomes) -> list[Result]:
+    """Turn a custom storage's answer into results in the order of ``keys``.
+
+    Raises:
+        TypeError: it is neither by key nor in their order, or has another number of them.
+    """
+    if not isinstance(outcomes, Mapping):
+        if not isinstance(outcomes, list | tuple) or len(outcomes) != len(keys):
+            raise TypeError(f"the storage answered {outcomes!r:.100}, not an outcome for each key")
+        return [_read_outcome(outcome) for outcome in outcomes]
     return [_read_outcome(outcomes.get(key, "retry: the storage said nothing about it")) for key in keys]
 
 
@@ -89,7 +102,9 @@ def _read_outcome(outcome: object) -> Result:
     verdict = _WORDS.get(word.strip())
     if verdict is None:
         return Result(Verdict.RETRY, f"the storage answered {outcome!r}")
-    return Result(verdict, reason.strip())
+    if verdict in {Verdict.PURGED, Verdict.MISSING}:
+        return Result(verdict)
+    return Result(verdict, reason.strip() or f"the storage answered {word.strip()!r}")
 
 
 def protect(

@@ -40,6 +40,8 @@ _HOLD_S: Final = 0.025
 _POLITE_HOLD_S: Final = 0.01
 _FOREIGN_MEMORY_S: Final = 5.0
 _CHECKPOINT_EVERY_S: Final = 0.4
+#: So much of a WAL may wait for a reader who holds on to an old moment; beyond, the disk would fill up.
+_MAX_WAL_BYTES: Final = 64 * 1024 * 1024
 _PROGRESS_STEPS: Final = 20_000
 
 
@@ -110,6 +112,7 @@ class Target:
         self._open_until = 0.0
         self._data_version = -1
         self._checkpointed = 0.0
+        self._wal_bytes = 0
         self._foreign_seen = float("-inf")
         self._doubtful = False
 
@@ -280,6 +283,8 @@ class Target:
         stop: Callable[[], bool],
         commit_guard: Callable[[], bool],
     ) -> tuple[T, float]:
+        if self._wal_bytes > _MAX_WAL_BYTES:
+            self._wait_for_readers(connection)
         connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
         begin_immediate(connection, deadline_s=_LOCK_WAIT_S, stop=stop)
         began = time.monotonic()
@@ -323,7 +328,22 @@ class Target:
             self._checkpointed = now
             # The batch is durable: trouble here is the next checkpoint's, never the batch's.
             with suppress(sqlite3.Error):
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._move_wal(connection)
+
+    def _move_wal(self, connection: sqlite3.Connection) -> None:
+        """Move into the file what no reader stands in the way of, and note how much is left."""
+        _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        self._wal_bytes = max(0, pages - moved) * size
+
+    def _wait_for_readers(self, connection: sqlite3.Connection) -> None:
+        self._move_wal(connection)
+        if self._wal_bytes > _MAX_WAL_BYTES:
+            megabytes = self._wal_bytes // 1_000_000
+            raise Transient(
+                "TARGET_LOCKED",
+                f"somebody has been reading {self.path.name} all along, and {megabytes} MB of its WAL wait for that",
+            )
 
     async def _leave_gap(self) -> None:
         wait_s = self._open_until - time.monotonic()

@@ -1,4 +1,4 @@
-"""Which resource, for whom, as which tenant: the questions every act begins with.
+"""Which resource or job, for whom, as which tenant: the questions every act begins with.
 
 Unknown and invisible things get the same words, so that an answer never says which of both it was.
 """
@@ -6,6 +6,7 @@ Unknown and invisible things get the same words, so that an answer never says wh
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,15 +15,17 @@ import msgspec
 
 from bulkops.errors import ConfigError, Halt, Refusal, invalid_field
 from bulkops.models import Caller
-from bulkops.operations import MAINTENANCE, has_role, may_act
+from bulkops.operations import MAINTENANCE, has_role, may_act, may_see
 from bulkops.resources.contract import Resource
 from bulkops.resources.target import DeadlineError
+from bulkops.store import jobs
+from bulkops.store.jobs import JobRow
 
 _log = logging.getLogger("bulkops.service")
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """A resource a caller may use, and the tenant he acts as; ``None``: all."""
+    """A resource a caller may use, and the tenant they act as; ``None``: all."""
 
     resource: Resource
     tenant: str | None
@@ -72,6 +75,36 @@ class Access:
         return resource
 
 
+def require(caller: Caller, role: str) -> None:
+    """Refuse a caller below a role.
+
+    Raises:
+        Refusal: ``FORBIDDEN``.
+    """
+    if not has_role(caller, role):
+        raise Refusal("FORBIDDEN", f"the role {role} is needed")
+
+
+def visible_job(connection: sqlite3.Connection, caller: Caller, job_id: str) -> JobRow:
+    """Return a job that the caller may see.
+
+    Raises:
+        Refusal: ``NOT_FOUND``, in the same words when there is no such job and when it is somebody else's.
+
+    """
+    job = jobs.get(connection, job_id)
+    if job is None or not may_see(
+        caller, tenant=job.tenant, requested_by=job.requested_by, source=job.source
+    ):
+        raise no_such_job()
+    return job
+
+
+def no_such_job() -> Refusal:
+    """Build the refusal of a job that is unknown or not the caller's to see."""
+    return Refusal("NOT_FOUND", "no such job")
+
+
 @contextmanager
 def reaching() -> Iterator[None]:
     """Answer 503 for a database that cannot be reached, or takes too long, while a request looks into it.
@@ -115,7 +148,9 @@ def require_action(caller: Caller, resource: Resource, action: str, options: dic
         Refusal: ``NOT_FOUND`` or ``FORBIDDEN``.
     """
     if action not in resource.action_names():
-        raise Refusal("NOT_FOUND", "no such action")
+        known = ", ".join(resource.action_names())
+        raise Refusal("NOT_FOUND", f"{resource.name} has no action {action!r}; it has: {known}")
     final = resource.is_final(action, options)
     if not may_act(caller, roles=resource.action_settings(action).roles, reversible=not final):
-        raise Refusal("FORBIDDEN", "your role does not allow this action")
+        roles = resource.action_settings(action).roles or ["admin" if final else "operator"]
+        raise Refusal("FORBIDDEN", f"this needs the role {' or '.join(roles)}")

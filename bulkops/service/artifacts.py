@@ -55,8 +55,8 @@ class Artifacts:
         row = await self._find(caller, artifact_id)
         return view_of(row, self._store.clock.now_ms())
 
-    async def download(self, caller: Caller, artifact_id: str, *, take: bool) -> Download:
-        """Open a file for sending, and note in the audit that it goes out if it does (``take``).
+    async def download(self, caller: Caller, artifact_id: str) -> Download:
+        """Open a file for sending; who sends it says so before (`taken`).
 
         Raises:
             Refusal: ``NOT_FOUND`` also while it is being made, ``EXPIRED`` after its time, or when the file is not
@@ -73,13 +73,11 @@ class Artifacts:
         if fd is None:
             await self._store.write(lambda tx: artifacts.spoil(tx, row.id))
             raise Refusal("EXPIRED", "this file was damaged or removed; start the job again")
-        if take:
-            try:
-                await self._store.write(lambda tx: _note(tx, caller, row))
-            except BaseException:
-                os.close(fd)
-                raise
         return Download(row, fd)
+
+    async def taken(self, caller: Caller, download: Download) -> None:
+        """Note in the audit that a file, or a part of it, goes out."""
+        await self._store.write(lambda tx: _note(tx, caller, download.row))
 
     async def _find(self, caller: Caller, artifact_id: str) -> ArtifactRow:
         if not has_role(caller, "viewer"):
@@ -140,7 +138,9 @@ def check_storage(connection: sqlite3.Connection, server: ServerSettings, tenant
     """
     used = artifacts.usage(connection, tenant)
     if used.files >= server.max_artifacts:
-        raise Refusal("STORAGE_FULL", f"{used.files} files are kept already; wait until some expire")
+        raise Refusal(
+            "STORAGE_FULL", f"as many files are kept as may be ({used.files}); wait until some expire"
+        )
     if used.bytes >= server.max_artifact_bytes:
         raise Refusal(
             "STORAGE_FULL", f"the files that are kept take {used.bytes // _MB} MB; wait until some expire"

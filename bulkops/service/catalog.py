@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from functools import partial
 from typing import Any, Final
@@ -13,15 +14,23 @@ from bulkops.drafting import making_of
 from bulkops.errors import Refusal
 from bulkops.ids import wire_id
 from bulkops.labels import humanise, task_label
-from bulkops.models import Caller, Caution, Impact, ItemsQuery, Preview, Rejected, StartBody, ValidateBody
+from bulkops.models import Caller, Caution, Impact, ItemsQuery, Preview, Rejected, ValidateBody
 from bulkops.operations import MAX_ATOMIC_ITEMS, MAX_IDS, may_act
 from bulkops.resources.contract import Browse, Found, Query, Resource, Tally, Tasked
 from bulkops.resources.target import DeadlineError
-from bulkops.service.access import Access, reaching, require_action
+from bulkops.service.access import Access, Grant, reaching, require_action
 from bulkops.service.artifacts import check_storage
+from bulkops.service.conditions import (
+    check_exclusive,
+    check_queue,
+    check_rate,
+    check_wishes,
+    confirmation_required,
+    read_run_at,
+)
 from bulkops.service.pages import check_limit, page_of, read_token, write_token
 from bulkops.service.selections import COUNT_S, Chosen, Looked, check_count, choose, look
-from bulkops.service.starts import check_exclusive, check_rate, check_wishes, confirmation_required, knobs_of
+from bulkops.service.starts import check_joins, knobs_of
 from bulkops.settings import ActionSettings, Settings
 from bulkops.states import Status
 from bulkops.store import jobs, selections
@@ -93,22 +102,33 @@ class Catalog:
         Raises:
             Refusal: what a start would refuse, but for 428, 409 and 429, which are warnings here.
         """
-        start = _as_start(body)
         grant = await self._access.grant(caller, name, body.tenant)
         resource = grant.resource
         require_action(caller, resource, body.action, body.options)
-        check_wishes(start, caller)
+        check_wishes(body, caller)
         now_ms = self._store.clock.now_ms()
+        read_run_at(body, now_ms)
         query = Query(
             action=body.action, options=body.options, tenant=grant.tenant, stamp_ms=now_ms, atomic=body.atomic
         )
         with reaching():
             await resource.check(query)
-            chosen = await choose(self._store, caller, resource, start, query, now_ms)
+            chosen = await choose(self._store, caller, resource, body, query, now_ms)
             looked = await look(resource, chosen, count_s=COUNT_S)
             settings = resource.action_settings(body.action)
+            await self._store.read(lambda connection: self._check_room(connection, caller, grant, body))
             cautions = await self._cautions(resource, body, settings, looked, grant.tenant, now_ms)
             return await self._preview(resource, chosen, looked, body, settings, cautions)
+
+    def _check_room(
+        self, connection: sqlite3.Connection, caller: Caller, grant: Grant, body: ValidateBody
+    ) -> None:
+        server = self._settings.server
+        if making_of(grant.resource, body.action, body.options) is not None:
+            check_storage(connection, server, grant.tenant)
+        if body.task_id is not None:
+            check_joins(connection, caller, body.task_id)
+        check_queue(connection, server.queue_max)
 
     async def _preview(
         self,
@@ -179,7 +199,8 @@ class Catalog:
         cautions = []
         if settings.confirm is not None and body.confirm != settings.confirm:
             cautions.append(_caution(confirmation_required(settings, looked.matched)))
-        probe = _probe(resource, body.action, tenant, now_ms, exclusive=settings.exclusive)
+        exclusive = settings.exclusive and body.run_at is None
+        probe = _probe(resource, body.action, tenant, now_ms, exclusive=exclusive)
         try:
             check_count(body.expected_count, looked.matched)
         except Refusal as refusal:
@@ -192,10 +213,6 @@ class Catalog:
                 await self._store.read(check)
             except Refusal as refusal:
                 cautions.append(_caution(refusal))
-        if making_of(resource, body.action, body.options) is not None:
-            await self._store.read(
-                lambda connection: check_storage(connection, self._settings.server, tenant)
-            )
         if settings.max_items is not None and (looked.matched or 0) > settings.max_items:
             raise Refusal("TOO_MANY_ITEMS", f"this action takes at most {settings.max_items} items")
         if body.atomic and (looked.matched or 0) > MAX_ATOMIC_ITEMS:
@@ -289,11 +306,6 @@ def _partial(seen: Survey | None, uploaded: int | None) -> Survey:
     )  # fmt: skip
 
 
-def _as_start(body: ValidateBody) -> StartBody:
-    values = {name: getattr(body, name) for name in ValidateBody.__struct_fields__ if name != "action"}
-    return StartBody(**values)
-
-
 def _caution(refusal: Refusal) -> Caution:
     return Caution(refusal.code, refusal.detail)
 
@@ -342,10 +354,13 @@ def _describe_tasks(caller: Caller, resource: Resource) -> list[dict[str, str]]:
 
 def _describe_action(resource: Resource, action: str) -> dict[str, Any]:
     settings = resource.action_settings(action)
+    reversible = not resource.is_final(action, {})
+    making = making_of(resource, action, {})
     return {
         "name": action,
         "label": humanise(action),
-        "reversible": not resource.is_final(action, {}),
+        "reversible": reversible,
+        "undoable": reversible and (making is None or not making.alone),
         "confirm": settings.confirm,
         "rate": settings.rate,
         "exclusive": settings.exclusive,
@@ -365,6 +380,6 @@ def _describe_action(resource: Resource, action: str) -> dict[str, Any]:
 def _estimate(resource: Resource, body: ValidateBody, matched: int | None) -> float | None:
     if matched is None:
         return None
-    knobs = knobs_of(resource, body.action, _as_start(body), 0)
+    knobs = knobs_of(resource, body.action, body, 0)
     batches = -(-matched // (knobs.batch_size or _DEFAULT_BATCH))
     return round(_OVERHEAD_S + matched / _SPEED + batches * (knobs.throttle_ms or 0) / 1000, 2)

@@ -9,8 +9,8 @@ import msgspec
 from bulkops.cleaner import Cleaner, printable
 from bulkops.errors import Refusal, invalid_field
 from bulkops.models import Caller
-from bulkops.operations import has_role
-from bulkops.service.pages import Whole, check_limit, page_of, read_token, write_token
+from bulkops.service.access import require
+from bulkops.service.pages import Whole, check_limit, page_from, read_token
 from bulkops.store import deletions
 from bulkops.store.audit import append as audit
 from bulkops.store.deletions import DeletionRow
@@ -36,7 +36,7 @@ class Cleanups:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, 422 naming the parameter.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         for name, value, highest in (
             ("batch_size", batch_size, _MAX_BATCH),
             ("max_attempts", max_attempts, _MAX_ATTEMPTS),
@@ -54,7 +54,7 @@ class Cleanups:
         Raises:
             Refusal: ``FORBIDDEN`` below admin.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         stats = await self._store.read(lambda connection: deletions.stats(connection, tenant=caller.tenant))
         return {
             "pending": stats.pending,
@@ -70,7 +70,7 @@ class Cleanups:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, 422 naming the parameter.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         check_limit(limit)
         place = read_token(page, "cleanup", tuple[Whole])
         after = place[0] if place else 0
@@ -79,16 +79,15 @@ class Cleanups:
                 connection, state=None, tenant=caller.tenant, after=after, limit=limit + 1
             )
         )
-        following = write_token("cleanup", rows[limit - 1].id) if len(rows) > limit else None
-        return page_of([_view(row) for row in rows[:limit]], following)
+        return page_from(rows, limit, "cleanup", key=lambda row: (row.id,), view=_view)
 
     async def cleanup_requeue(self, caller: Caller, entry: int) -> dict[str, Any]:
-        """Put an entry that ended badly in line again.
+        """Put an entry that ended badly, or waits for its next try, in line now.
 
         Raises:
             Refusal: ``FORBIDDEN`` below admin, ``NOT_FOUND`` when there is none such.
         """
-        _require_admin(caller)
+        require(caller, "admin")
 
         def work(tx: Tx) -> None:
             if not deletions.requeue(tx, entry, tenant=caller.tenant):
@@ -104,7 +103,7 @@ class Cleanups:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, ``NOT_FOUND`` when there is none such.
         """
-        _require_admin(caller)
+        require(caller, "admin")
 
         def work(tx: Tx) -> None:
             if not deletions.drop(tx, entry, tenant=caller.tenant):
@@ -112,11 +111,6 @@ class Cleanups:
             audit(tx, user=caller.user, tenant=caller.tenant, verb="cleanup_drop", detail={"entry": entry})
 
         await self._store.write(work)
-
-
-def _require_admin(caller: Caller) -> None:
-    if not has_role(caller, "admin"):
-        raise Refusal("FORBIDDEN", "the role admin is needed")
 
 
 def _view(row: DeletionRow) -> dict[str, Any]:

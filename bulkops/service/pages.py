@@ -7,15 +7,20 @@ within SQLite's bounds. A token names a place, never a right: every page asks ag
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from bulkops.errors import Refusal, invalid_field
+from bulkops.shapes import whole
 
 K = TypeVar("K")
+R = TypeVar("R")
 
 MAX_LIMIT: Final = 1000
+#: How often an empty page of a long search is followed by the next before the client is told to.
+MAX_EMPTY: Final = 20
 _MAX_TOKEN: Final = 512
 
 #: A whole number that SQLite can bind; JSON's may be of any size.
@@ -43,7 +48,7 @@ def read_token(token: str | None, kind: str, shape: type[K]) -> K | None:
     if token is None:
         return None
     try:
-        found = msgspec.json.decode(_unwrap(token), type=_Token)
+        found = msgspec.json.decode(_unwrap(token), type=whole(_Token))
         if found.kind == kind:
             return msgspec.json.decode(found.key, type=shape)
     except (ValueError, RecursionError):
@@ -73,6 +78,23 @@ def check_limit(limit: int) -> int:
     if not 1 <= limit <= MAX_LIMIT:
         raise invalid_field("/limit", f"a number from 1 to {MAX_LIMIT} is needed")
     return limit
+
+
+def page_from(
+    rows: Sequence[R],
+    limit: int,
+    kind: str,
+    *,
+    key: Callable[[R], tuple[str | int, ...]],
+    view: Callable[[R], Any],
+) -> dict[str, Any]:
+    """Shape the page of rows of which one more than ``limit`` was asked for: that one says there is a next.
+
+    ``key`` is what the next page begins after.
+    """
+    shown = rows[:limit]
+    following = write_token(kind, *key(shown[-1])) if len(rows) > limit else None
+    return page_of([view(row) for row in shown], following)
 
 
 def page_of(items: list[Any], following: str | None) -> dict[str, Any]:

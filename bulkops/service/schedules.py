@@ -20,9 +20,11 @@ from bulkops.ids import new_id
 from bulkops.maintenance import RUN, Maintenance
 from bulkops.models import Caller, JobView, ScheduleBody, ScheduleView, StartBody
 from bulkops.operations import MAINTENANCE, has_role
-from bulkops.service.pages import check_limit, page_of, read_token, write_token
+from bulkops.service.access import require
+from bulkops.service.pages import check_limit, page_from, read_token
 from bulkops.service.starts import Errand, Starts
 from bulkops.settings import ScheduleSettings, Settings
+from bulkops.shapes import whole
 from bulkops.slots import (
     check_cron,
     check_zone,
@@ -83,7 +85,7 @@ class Schedules:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, 422 naming the parameter.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         check_limit(limit)
         place = read_token(page, "schedules", tuple[str])
         rows = await self._store.read(
@@ -95,8 +97,7 @@ class Schedules:
                 limit=limit + 1,
             )
         )
-        after = write_token("schedules", rows[limit - 1].id) if len(rows) > limit else None
-        return page_of([_view(row) for row in rows[:limit]], after)
+        return page_from(rows, limit, "schedules", key=lambda row: (row.id,), view=_view)
 
     async def schedule_create(
         self, caller: Caller, body: ScheduleBody, *, idempotency: Idempotency | None = None
@@ -106,7 +107,7 @@ class Schedules:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, 422 naming the field, or what the start would be refused with.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         now_ms = self._store.clock.now_ms()
         every_s = _check(body, now_ms)
         found = await self._starts.consider(caller, body.resource, body.action, _start_of(body))
@@ -152,7 +153,7 @@ class Schedules:
             Refusal: ``FORBIDDEN`` below admin, ``NOT_FOUND``, ``ILLEGAL_TRANSITION`` for one that the
                 configuration, or the house itself, declares.
         """
-        _require_admin(caller)
+        require(caller, "admin")
 
         def work(tx: Tx) -> None:
             row = _find(tx.connection, caller, schedule)
@@ -175,7 +176,7 @@ class Schedules:
             Refusal: ``FORBIDDEN``, ``NOT_FOUND``, ``JOB_ACTIVE`` while its last job has not ended, or what the
                 start is refused with.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         row, last = await self._store.read(partial(_with_last, caller=caller, schedule=schedule))
         _refuse_second(last)
         acting = msgspec.structs.replace(caller, tenant=row.tenant)
@@ -262,7 +263,9 @@ class Schedules:
             await self._starts.consider(maker, row.resource, row.action, _body_of(row))
         except Refusal as refused:
             if refused.code != "QUEUE_FULL":  # the database is not there now; it is looked at when it is due
-                raise ConfigError(f"schedules.{row.name}", refused.detail) from None
+                file = self._settings.file
+                where = f"{file.name}: " if file else ""
+                raise ConfigError(f"{where}schedules.{row.name}", refused.detail) from None
 
 
 def _pass_over(tx: Tx) -> None:
@@ -353,12 +356,7 @@ def _kept(body: ScheduleBody) -> dict[str, Any]:
 
 
 def _body_of(row: ScheduleRow) -> StartBody:
-    return msgspec.convert({"label": row.name, **row.body}, StartBody)
-
-
-def _require_admin(caller: Caller) -> None:
-    if not has_role(caller, "admin"):
-        raise Refusal("FORBIDDEN", "the role admin is needed")
+    return msgspec.convert({"label": row.name, **row.body}, whole(StartBody))
 
 
 def _keeps_house(caller: Caller) -> bool:

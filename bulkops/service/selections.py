@@ -131,7 +131,7 @@ def check_count(expected: int | None, matched: int | None) -> None:
     if expected is not None and matched is not None and expected != matched:
         raise Refusal(
             "COUNT_CHANGED",
-            f"{matched} items match, {expected} were expected",
+            f"{matched} items match, {expected} were expected; look again before you start",
             expected=expected,
             matched=matched,
         )

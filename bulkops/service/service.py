@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from bulkops.cleaner import Cleaner
 from bulkops.egress import policy_of
+from bulkops.house import House
 from bulkops.maintenance import Maintenance
 from bulkops.models import Caller
-from bulkops.runner import House
+from bulkops.service import uploads
 from bulkops.service.access import Access
-from bulkops.service.artifacts import Artifacts, views_of
+from bulkops.service.artifacts import Artifacts
+from bulkops.service.audit import Audit
 from bulkops.service.catalog import Catalog
 from bulkops.service.cleanups import Cleanups
-from bulkops.service.reads import Reads
+from bulkops.service.items import Items
+from bulkops.service.jobs import Jobs
 from bulkops.service.schedules import Schedules
 from bulkops.service.starts import Starts
-from bulkops.service.tasks import TaskStarts
+from bulkops.service.tasks import Tasks, TaskStarts
 from bulkops.service.verbs import Verbs
 from bulkops.service.webhooks import Webhooks
 from bulkops.settings import Settings
@@ -37,7 +41,9 @@ class Service:
         steadiness: Steadiness,
     ) -> None:
         self._access = access = Access(house.resources)
-        self._reads = reads = Reads(store, settings, house.progress, artifacts=views_of)
+        self._jobs = jobs = Jobs(store, settings, house.progress)
+        self._items = items = Items(store)
+        tasks = Tasks(store, settings)
         catalog = Catalog(store, settings, access)
         starts = Starts(store, settings, access, house.progress)
         verbs = Verbs(store, settings, access, house.progress, starts, house)
@@ -46,6 +52,7 @@ class Service:
         made = Artifacts(store, house.drafts)
         self.artifact = made.artifact
         self.download = made.download
+        self.taken = made.taken
         self.catalog = catalog.catalog
         self.info = catalog.info
         self.items = catalog.items
@@ -57,18 +64,18 @@ class Service:
         self.retry = verbs.retry
         self.undo = verbs.undo
         self.tune = verbs.tune
-        self.jobs = reads.jobs
-        self.job = reads.job
-        self.job_items = reads.job_items
-        self.job_errors = reads.job_errors
-        self.job_log = reads.job_log
-        self.report = reads.report
-        self.tasks = reads.tasks
-        self.task = reads.task
+        self.jobs = jobs.jobs
+        self.job = jobs.job
+        self.job_items = jobs.job_items
+        self.job_errors = jobs.job_errors
+        self.job_log = jobs.job_log
+        self.report = jobs.report
+        self.tasks = tasks.tasks
+        self.task = tasks.task
         self.task_start = TaskStarts(access, starts).task_start
-        self.trash = reads.trash
-        self.audit = reads.audit
-        self.upload_selection = reads.upload_selection
+        self.trash = items.trash
+        self.audit = Audit(store).audit
+        self.upload_selection = partial(uploads.upload, store)
         self.cleanup_run = cleanups.cleanup_run
         self.cleanup_stats = cleanups.cleanup_stats
         self.cleanup_items = cleanups.cleanup_items
@@ -101,11 +108,11 @@ class Service:
         """List what jobs did with one item of a resource the caller may see.
 
         Raises:
-            Refusal: ``NOT_FOUND``; else see `reads.Reads.history`.
+            Refusal: ``NOT_FOUND``; else see `items.Items.history`.
         """
         self._access.find(caller, resource)
-        return await self._reads.history(caller, resource, item, tenant=tenant, limit=limit, page=page)
+        return await self._items.history(caller, resource, item, tenant=tenant, limit=limit, page=page)
 
     def release_waiting(self) -> None:
         """Answer all who wait for a job: the house is closing."""
-        self._reads.bells.release()
+        self._jobs.bells.release()

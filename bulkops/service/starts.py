@@ -10,34 +10,24 @@ import msgspec
 
 from bulkops import freezer
 from bulkops.drafting import making_of
-from bulkops.errors import Refusal, invalid_field
 from bulkops.freezer import Frozen
 from bulkops.ids import new_id, wire_id
-from bulkops.models import Caller, FailureThreshold, JobView, Rejected, StartBody
-from bulkops.operations import (
-    MAINTENANCE,
-    MAX_ATOMIC_ITEMS,
-    PRIORITY_MAINTENANCE,
-    PRIORITY_MAX,
-    PRIORITY_USER,
-    RANGES,
-    has_role,
-    may_see,
-    parse_rate,
-)
+from bulkops.models import Caller, JobView, Rejected, StartBody
+from bulkops.operations import MAINTENANCE, PRIORITY_MAINTENANCE, PRIORITY_USER, may_see
 from bulkops.progress import Progress
 from bulkops.resources.contract import Query, Resource, Tasked
 from bulkops.service.access import Access, Grant, reaching, require_action
 from bulkops.service.artifacts import check_storage
-from bulkops.service.selections import (
-    COUNT_BRIEFLY_S,
-    COUNT_S,
-    Chosen,
-    Looked,
-    check_count,
-    choose,
-    look,
+from bulkops.service.conditions import (
+    check_amount,
+    check_exclusive,
+    check_queue,
+    check_rate,
+    check_wishes,
+    confirmation_required,
+    read_run_at,
 )
+from bulkops.service.selections import COUNT_BRIEFLY_S, COUNT_S, Chosen, Looked, check_count, choose, look
 from bulkops.service.views import Moment, job_view
 from bulkops.settings import ActionSettings, Settings
 from bulkops.states import Source, Status
@@ -47,12 +37,8 @@ from bulkops.store.idempotency import Idempotency
 from bulkops.store.jobs import JobRow, Knobs, Selection
 from bulkops.store.store import Store
 from bulkops.store.transaction import Tx
-from bulkops.timing import parse_rfc3339
 
 _DAY_S: Final = 86_400
-_MAX_AHEAD_MS: Final = 366 * _DAY_S * 1000
-_PAST_MS: Final = 60_000
-_RETRY_AFTER_S: Final = 5
 
 
 class Errand(msgspec.Struct, frozen=True):
@@ -123,7 +109,7 @@ class Starts:
             if makes_file:
                 check_storage(tx.connection, self._settings.server, job.tenant)
             if body.task_id is not None:
-                _check_joins(tx, caller, body.task_id)
+                check_joins(tx.connection, caller, body.task_id)
             return self._insert(
                 tx, job, found.settings, found.looked, found.chosen, idempotency, errand, opening
             )
@@ -170,7 +156,7 @@ class Starts:
         now_ms: int,
     ) -> JobRow:
         resource = grant.resource
-        run_at_ms = None if body.run_at is None else _run_at(body.run_at, now_ms)
+        run_at_ms = read_run_at(body, now_ms)
         frozen = looked.found is not None
         waits = frozen and run_at_ms is not None and run_at_ms > now_ms
         own = resource.kind == MAINTENANCE
@@ -260,13 +246,13 @@ class Starts:
         return view
 
 
-def _check_joins(tx: Tx, caller: Caller, task_id: str) -> None:
+def check_joins(connection: sqlite3.Connection, caller: Caller, task_id: str) -> None:
     """Refuse to put a job into somebody else's task: it would tell of it, and open it again.
 
     Raises:
         Refusal: 422 naming the field, in the words for another tenant's.
     """
-    task = tasks.get(tx.connection, task_id)
+    task = tasks.get(connection, task_id)
     if task is not None and not may_see(
         caller, tenant=task.tenant, requested_by=task.requested_by, source=task.source
     ):
@@ -300,133 +286,6 @@ def _rejected(looked: Looked) -> list[Rejected]:
         for each in looked.found or []
         if each.code is not None
     ]
-
-
-def confirmation_required(settings: ActionSettings, matched: int | None) -> Refusal:
-    """Build the refusal that names the word to type and the number it is about."""
-    about = "these items" if matched is None else f"{matched} items"
-    return Refusal(
-        "CONFIRMATION_REQUIRED",
-        f"type {settings.confirm} to confirm: this is about {about}",
-        confirm=settings.confirm,
-        count=matched,
-    )
-
-
-def check_amount(settings: ActionSettings, matched: int | None, *, atomic: bool) -> None:
-    """Refuse more items than the action, or an atomic job, may take.
-
-    Raises:
-        Refusal: ``TOO_MANY_ITEMS``.
-    """
-    if matched is None:
-        return
-    if settings.max_items is not None and matched > settings.max_items:
-        raise Refusal(
-            "TOO_MANY_ITEMS", f"{matched} items match, this action takes at most {settings.max_items}"
-        )
-    if atomic and matched > MAX_ATOMIC_ITEMS:
-        raise Refusal(
-            "TOO_MANY_ITEMS", f"{matched} items match, an atomic job takes at most {MAX_ATOMIC_ITEMS}"
-        )
-
-
-def check_queue(connection: sqlite3.Connection, queue_max: int) -> None:
-    """Refuse when too many jobs wait already.
-
-    Raises:
-        Refusal: ``QUEUE_FULL`` with ``Retry-After``.
-    """
-    if jobs.line_length(connection) >= queue_max:
-        raise Refusal(
-            "QUEUE_FULL",
-            f"{queue_max} jobs are waiting already",
-            headers={"Retry-After": str(_RETRY_AFTER_S)},
-        )
-
-
-def check_exclusive(connection: sqlite3.Connection, job: JobRow) -> None:
-    """Refuse a second active job of an exclusive action.
-
-    Raises:
-        Refusal: ``JOB_ACTIVE`` with the other job's id.
-    """
-    active = jobs.active_exclusive(connection, resource=job.resource, action=job.action, tenant=job.tenant)
-    if active is not None and active != job.id:
-        raise Refusal("JOB_ACTIVE", f"job {active} is active already", job=active, active_job=active)
-
-
-def check_rate(connection: sqlite3.Connection, settings: ActionSettings, job: JobRow, now_ms: int) -> None:
-    """Refuse more starts than the action's rate allows; the jobs themselves are the count.
-
-    Raises:
-        Refusal: ``RATE_LIMITED`` with ``Retry-After`` and the draft's ``RateLimit`` fields.
-    """
-    if settings.rate is None:
-        return
-    rate = parse_rate(settings.rate)
-    window_ms = rate.window_s * 1000
-    count, oldest_ms = jobs.count_starts(
-        connection, resource=job.resource, action=job.action, tenant=job.tenant, since_ms=now_ms - window_ms
-    )
-    if count >= rate.limit:
-        wait_s = max(1, -(-((oldest_ms or now_ms) + window_ms - now_ms) // 1000))
-        policy = f'"{job.action}"'
-        raise Refusal(
-            "RATE_LIMITED",
-            f"at most {settings.rate}; try again in {wait_s} s",
-            headers={
-                "Retry-After": str(wait_s),
-                "RateLimit-Policy": f"{policy};q={rate.limit};w={rate.window_s}",
-                "RateLimit": f"{policy};r=0;t={wait_s}",
-            },
-            retry_after_s=wait_s,
-        )
-
-
-def _run_at(text: str, now_ms: int) -> int:
-    try:
-        at_ms = parse_rfc3339(text)
-    except ValueError as error:
-        raise invalid_field("/run_at", f"an RFC 3339 instant with offset is needed ({error})") from error
-    if not now_ms - _PAST_MS <= at_ms <= now_ms + _MAX_AHEAD_MS:
-        raise invalid_field("/run_at", "the time must lie ahead, by a year at most")
-    return at_ms
-
-
-def check_wishes(body: StartBody, caller: Caller) -> None:
-    """Check every number and text of a start.
-
-    Raises:
-        Refusal: 422 naming the field.
-    """
-    for name, (low, high) in RANGES.items():
-        value = getattr(body, name)
-        if value is not None and not low <= value <= high:
-            raise invalid_field(f"/{name}", f"a number from {low:g} to {high:g} is needed")
-    if body.priority is not None and body.priority > PRIORITY_USER and not has_role(caller, "admin"):
-        raise invalid_field("/priority", f"priorities above {PRIORITY_USER} are for admins")
-    if body.priority is not None and not 0 <= body.priority <= PRIORITY_MAX:
-        raise invalid_field("/priority", f"a number from 0 to {PRIORITY_MAX} is needed")
-    for name, longest in (("reason", 1000), ("label", 200), ("task_id", 100)):
-        text = getattr(body, name)
-        if text is not None and not 1 <= len(text) <= longest:
-            raise invalid_field(f"/{name}", f"a text of 1 to {longest} characters is needed")
-    check_threshold(body.failure_threshold)
-
-
-def check_threshold(threshold: FailureThreshold | None) -> None:
-    """Check the two numbers of a failure threshold.
-
-    Raises:
-        Refusal: 422 naming the field.
-    """
-    if threshold is None:
-        return
-    if threshold.min_items < 1:
-        raise invalid_field("/failure_threshold/min_items", "at least 1 is needed")
-    if not 0 <= threshold.max_ratio <= 1:
-        raise invalid_field("/failure_threshold/max_ratio", "a share from 0 to 1 is needed")
 
 
 def knobs_of(resource: Resource, action: str, body: StartBody, trash_days: int) -> Knobs:

@@ -1,26 +1,105 @@
-"""Starting a task: one intent of a person, begun with the first of its jobs; the others follow by themselves."""
+"""Tasks: one intent of a person, begun with the first of its jobs; the others follow by themselves."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from bulkops.errors import Refusal, invalid_field
 from bulkops.ids import new_id
 from bulkops.models import Caller, StartBody, TaskBody, TaskView
+from bulkops.operations import may_see
 from bulkops.resources.contract import Tasked
-from bulkops.service.access import Access
+from bulkops.service.access import Access, require
+from bulkops.service.pages import Whole, check_limit, page_from, page_of, read_token
 from bulkops.service.starts import Opening, Starts
 from bulkops.service.views import task_view
-from bulkops.store import events, idempotency, tasks
+from bulkops.settings import Settings
+from bulkops.store import events, idempotency, listings, tasks
 from bulkops.store.idempotency import Idempotency
 from bulkops.store.jobs import JobRow
+from bulkops.store.store import Store
+from bulkops.store.tasks import TaskRow
 from bulkops.store.transaction import Tx
 
 #: What of a task's body is its first job's.
 _PASSED_ON: Final = ("confirm", "expected_count", "reason", "label", "priority", "tenant")
+
+
+class Tasks:
+    """Answers questions about tasks; made once, shared by all doors."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    async def tasks(
+        self,
+        caller: Caller,
+        *,
+        type: str | None = None,  # noqa: A002  the name on the wire
+        project: str | None = None,
+        tenant: str | None = None,
+        show_maintenance: bool | None = None,
+        limit: int = 50,
+        page: str | None = None,
+    ) -> dict[str, Any]:
+        """List tasks with what their jobs add up to, newest first.
+
+        Raises:
+            Refusal: ``FORBIDDEN`` without a reading role; ``INVALID_FIELD`` for a bad limit or page.
+
+        """
+        require(caller, "viewer")
+        check_limit(limit)
+        before = read_token(page, "tasks", tuple[Whole, str])
+        sight = listings.sight_of(caller, tenant)
+        if show_maintenance is None:
+            show_maintenance = self._settings.server.show_maintenance
+
+        def work(connection: sqlite3.Connection) -> dict[str, Any]:
+            if sight is None:
+                return page_of([], None)
+            rows = tasks.newest(
+                connection,
+                sight,
+                task_type=type,
+                project=project,
+                maintenance=bool(show_maintenance),
+                before=before,
+                limit=limit + 1,
+            )
+            cursor = events.cursor(connection)
+
+            def view(row: TaskRow) -> TaskView:
+                return task_view(row, tasks.summary(connection, row.id), caller, cursor=cursor)
+
+            return page_from(rows, limit, "tasks", key=lambda row: (row.created_ms, row.id), view=view)
+
+        return await self._store.read(work)
+
+    async def task(self, caller: Caller, task_id: str) -> TaskView:
+        """Show a task.
+
+        Raises:
+            Refusal: ``NOT_FOUND`` when there is no such task, or it is not the caller's to see.
+
+        """
+        require(caller, "viewer")
+
+        def work(connection: sqlite3.Connection) -> TaskView:
+            row = tasks.get(connection, task_id)
+            if row is None or not may_see(
+                caller, tenant=row.tenant, requested_by=row.requested_by, source=row.source
+            ):
+                raise Refusal("NOT_FOUND", "no such task")
+            summary = tasks.summary(connection, task_id)
+            return task_view(row, summary, caller, cursor=events.cursor(connection))
+
+        return await self._store.read(work)
 
 
 class TaskStarts:

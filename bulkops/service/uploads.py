@@ -17,6 +17,7 @@ from bulkops.database import Database, open_scratch
 from bulkops.errors import Refusal, invalid_field
 from bulkops.ids import new_id
 from bulkops.models import Caller, SelectionReceipt
+from bulkops.service.access import require
 from bulkops.store import selections
 from bulkops.store.selections import CHUNK, SelectionRow
 from bulkops.store.store import Store
@@ -31,10 +32,11 @@ async def upload(store: Store, caller: Caller, ids: AsyncIterator[list[str]]) ->
     """Store a caller's ids and return how to refer to them for a day.
 
     Raises:
-        Refusal: ``EMPTY_SELECTION`` without any id, ``TOO_MANY_ITEMS`` above ten million, ``INVALID_FIELD``
-            at ``/<n>`` (from 0) for what can be no id.
+        Refusal: ``FORBIDDEN`` below operator, ``EMPTY_SELECTION`` without any id, ``TOO_MANY_ITEMS`` above ten
+            million, ``INVALID_FIELD`` at ``/<n>`` (from 0) for what can be no id.
 
     """
+    require(caller, "operator")
     selection_id = new_id()
     await store.write(
         lambda tx: selections.begin(tx, selection_id, tenant=caller.tenant, requested_by=caller.user)

@@ -14,17 +14,19 @@ import anyio
 import msgspec
 
 from bulkops import accounting
+from bulkops.drafting import making_of
 from bulkops.errors import ConfigError, Halt, Refusal, invalid_field
+from bulkops.house import House
 from bulkops.ids import new_id
 from bulkops.models import Caller, JobView, KnobsBody, RetryBody, UndoBody
 from bulkops.operations import MAX_IDS, PRIORITY_MAX, PRIORITY_USER, RANGES, has_role
 from bulkops.progress import Progress
 from bulkops.resources.contract import Resource
-from bulkops.runner import House, sweep_drafts
-from bulkops.service.access import Access, require_action
-from bulkops.service.artifacts import views_of
-from bulkops.service.reads import visible_job
-from bulkops.service.starts import Starts, check_exclusive, check_queue
+from bulkops.runner import sweep_drafts
+from bulkops.service.access import Access, require, require_action, visible_job
+from bulkops.service.artifacts import check_storage, views_of
+from bulkops.service.conditions import check_exclusive, check_queue
+from bulkops.service.starts import Starts
 from bulkops.service.views import Moment, can_undo, job_view
 from bulkops.settings import Settings
 from bulkops.states import TERMINAL, Status, allowed_actions
@@ -66,7 +68,7 @@ class Verbs:
 
         def unit(tx: Tx) -> JobView:
             job = visible_job(tx.connection, caller, job_id)
-            _require_operator(caller)
+            require(caller, "operator")
             moved = work(tx, job)
             if moved is not None:
                 audit(tx, user=caller.user, tenant=job.tenant, verb=verb, job=job.id, resource=job.resource)
@@ -106,6 +108,8 @@ class Verbs:
     async def resume(self, caller: Caller, job_id: str) -> JobView:
         """Put a paused or failed job back in line; one whose target was replaced takes the new one.
 
+        One that waits for a review has had it: it goes on from where our own account stands.
+
         Raises:
             Refusal: ``NOT_FOUND``, ``FORBIDDEN``, ``ILLEGAL_TRANSITION``, ``JOB_ACTIVE``.
         """
@@ -125,6 +129,8 @@ class Verbs:
             await _require_still(caller, resource, job)
             if job.status_code == "TARGET_REPLACED":
                 await resource.close()
+        if job.status_code == "NEEDS_REVIEW":
+            self._house.reviewed.add(job_id)
         return await self._act(caller, job_id, "resume", work)
 
     async def cancel(self, caller: Caller, job_id: str, *, force: bool = False) -> JobView:
@@ -189,10 +195,12 @@ class Verbs:
     ) -> tuple[JobView, bool]:
         """Start a job on the failed items of an ended one, only those with the given codes.
 
-        Asked again while that job runs, or after it left nothing failed, the same job is answered.
+        Asked again the same job is answered, unless it was cancelled or could not go on; what failed in it once
+        more is retried by a retry of that job.
 
         Raises:
-            Refusal: ``NOT_FOUND``, ``FORBIDDEN``, ``ILLEGAL_TRANSITION``, ``JOB_ACTIVE``, ``QUEUE_FULL``.
+            Refusal: ``NOT_FOUND``, ``FORBIDDEN``, ``ILLEGAL_TRANSITION``, ``JOB_ACTIVE``, ``QUEUE_FULL``,
+                ``STORAGE_FULL``.
         """
 
         def build(job: JobRow, now_ms: int) -> JobRow:
@@ -262,7 +270,7 @@ class Verbs:
         build: Callable[[JobRow, int], JobRow],
         once: Idempotency | None,
     ) -> tuple[JobView, bool]:
-        """Start a job that follows another one, unless the same was asked and nothing is left to do."""
+        """Start a job that follows another one, unless the same was asked and came to its end, or still may."""
         job = await self._store.read(lambda connection: visible_job(connection, caller, job_id))
         grant = await self._access.grant(caller, job.resource)
         require_action(caller, grant.resource, job.action, job.options)
@@ -271,10 +279,12 @@ class Verbs:
         def unit(tx: Tx) -> tuple[JobView, bool]:
             origin = visible_job(tx.connection, caller, job_id)
             earlier = jobs.follower(tx.connection, job_id, request_hash)
-            if earlier is not None and (not earlier.terminal or earlier.outcome == "ok"):
+            if earlier is not None and earlier.status not in (Status.FAILED, Status.CANCELLED):
                 return self._view(tx, earlier), False
             fresh = msgspec.structs.replace(build(origin, tx.now_ms), request_hash=request_hash)
             check_queue(tx.connection, self._settings.server.queue_max)
+            if fresh.kind == "act" and making_of(grant.resource, fresh.action, fresh.options) is not None:
+                check_storage(tx.connection, self._settings.server, fresh.tenant)
             if fresh.exclusive:
                 check_exclusive(tx.connection, fresh)
             jobs.insert(tx, fresh)
@@ -293,7 +303,7 @@ async def _require_still(caller: Caller, resource: Resource, job: JobRow) -> Non
     Raises:
         Refusal: ``FORBIDDEN``.
     """
-    _require_operator(caller)
+    require(caller, "operator")
     try:
         await resource.open()
     except (Halt, ConfigError):
@@ -302,17 +312,13 @@ async def _require_still(caller: Caller, resource: Resource, job: JobRow) -> Non
         require_action(caller, resource, job.action, job.options)
 
 
-def _require_operator(caller: Caller) -> None:
-    if not has_role(caller, "operator"):
-        raise Refusal("FORBIDDEN", "the role operator is needed")
-
-
 def _impossible(job: JobRow, verb: str, now_ms: int) -> JobRow:
     """Refuse a verb that the job's status does not allow, naming those that it does."""
     allowed = allowed_actions(job.status, failed=job.failed, can_undo=can_undo(job, now_ms))
+    possible = f"; possible: {', '.join(allowed)}" if allowed else ""
     raise Refusal(
         "ILLEGAL_TRANSITION",
-        f"job {job.id} is {job.status}, cannot {verb}",
+        f"job {job.id} is {job.status}, cannot {verb}{possible}",
         job_status=job.status,
         allowed_actions=allowed,
     )
@@ -322,7 +328,7 @@ def _check_undo(job: JobRow, now_ms: int) -> None:
     if job.status not in TERMINAL or job.kind != "act" or not job.succeeded:
         _impossible(job, "undo", now_ms)
     if not job.undo_ms:
-        _impossible(job, "undo: it was final", now_ms)
+        _impossible(job, "undo (it was final)", now_ms)
     if job.undo_until_ms is None or now_ms >= job.undo_until_ms:
         raise Refusal("UNDO_EXPIRED", "the time to undo this job is over")
 
@@ -342,10 +348,10 @@ def _check_knobs(caller: Caller, body: KnobsBody) -> None:
         value = getattr(body, name)
         low, high = RANGES[name]
         if value is not msgspec.UNSET and value is not None and not low <= value <= high:
-            raise invalid_field(f"/{name}", f"a number from {low:g} to {high:g} is needed")
+            raise invalid_field(f"/{name}", f"a number from {low:,} to {high:,} is needed")
     if body.priority is msgspec.UNSET:
         return
     if not 0 <= body.priority <= PRIORITY_MAX:
         raise invalid_field("/priority", f"a number from 0 to {PRIORITY_MAX} is needed")
     if body.priority > PRIORITY_USER and not has_role(caller, "admin"):
-        raise invalid_field("/priority", f"priorities above {PRIORITY_USER} are for admins")
+        raise Refusal("FORBIDDEN", f"priorities above {PRIORITY_USER} need the role admin")

@@ -44,16 +44,6 @@ class Progress(Protocol):
     def throttle(self, job_id: str) -> Throttle | None: ...
 
 
-class Idle:
-    """The `Progress` of a process without workers."""
-
-    def in_progress(self, job_id: str) -> list[str]:  # noqa: ARG002  nothing runs
-        return []
-
-    def throttle(self, job_id: str) -> Throttle | None:  # noqa: ARG002  nothing runs
-        return None
-
-
 class Moment(msgspec.Struct, frozen=True):
     """When rows were read: the log's cursor of the same transaction, and the instant."""
 

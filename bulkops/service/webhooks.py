@@ -8,13 +8,14 @@ from bulkops import egress
 from bulkops.egress import AddressRefused, Policy, Resolver
 from bulkops.errors import Refusal, invalid_field
 from bulkops.models import Caller, WebhookBody
-from bulkops.operations import has_role
-from bulkops.service.pages import Whole, check_limit, page_of, read_token, write_token
-from bulkops.store import webhooks
+from bulkops.service.access import require
+from bulkops.service.pages import Whole, check_limit, page_from, read_token
+from bulkops.store import deliveries, webhooks
 from bulkops.store.audit import append as audit
+from bulkops.store.deliveries import DeliveryRow
 from bulkops.store.store import Store
 from bulkops.store.transaction import Tx
-from bulkops.store.webhooks import DeliveryRow, WebhookRow
+from bulkops.store.webhooks import WebhookRow
 from bulkops.timing import rfc3339
 
 _MAX_TEXT: Final = 200
@@ -36,7 +37,7 @@ class Webhooks:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, 422 naming the parameter.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         check_limit(limit)
         place = read_token(page, "webhooks", tuple[str])
         whose = tenant if caller.tenant is None else caller.tenant
@@ -45,8 +46,7 @@ class Webhooks:
                 connection, tenant=whose, before=place[0] if place else None, limit=limit + 1
             )
         )
-        following = write_token("webhooks", rows[limit - 1].id) if len(rows) > limit else None
-        return page_of([_view(row) for row in rows[:limit]], following)
+        return page_from(rows, limit, "webhooks", key=lambda row: (row.id,), view=_view)
 
     async def webhook_create(self, caller: Caller, body: WebhookBody) -> dict[str, Any]:
         """Make a webhook; its ``secret`` stands in this answer and in no other.
@@ -54,7 +54,7 @@ class Webhooks:
         Raises:
             Refusal: ``FORBIDDEN`` below admin or for another tenant, 422 naming the field.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         _check(body)
         tenant = _tenant_for(caller, body.tenant)
         await self._check_url(body.url)
@@ -92,7 +92,7 @@ class Webhooks:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, ``NOT_FOUND``.
         """
-        _require_admin(caller)
+        require(caller, "admin")
 
         def work(tx: Tx) -> None:
             row = _find(tx, caller, webhook)
@@ -107,11 +107,11 @@ class Webhooks:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, ``NOT_FOUND``, ``ILLEGAL_TRANSITION`` when it is disabled.
         """
-        _require_admin(caller)
+        require(caller, "admin")
 
         def work(tx: Tx) -> DeliveryRow:
             row = _find_active(tx, caller, webhook)
-            delivery = webhooks.tell_test(tx, webhook)
+            delivery = deliveries.tell_test(tx, webhook)
             _note(tx, caller, "webhook_tested", row.tenant, webhook=webhook, delivery=delivery)
             return _find_delivery(tx, webhook, delivery)
 
@@ -125,21 +125,19 @@ class Webhooks:
         Raises:
             Refusal: ``FORBIDDEN`` below admin, ``NOT_FOUND``, 422 naming the parameter.
         """
-        _require_admin(caller)
+        require(caller, "admin")
         check_limit(limit)
         place = read_token(page, "deliveries", tuple[Whole])
         before = place[0] if place else None
         found = await self._store.read(
             lambda connection: (
                 webhooks.get(connection, webhook, tenant=caller.tenant),
-                webhooks.page_deliveries(connection, webhook, state=state, before=before, limit=limit + 1),
+                deliveries.page(connection, webhook, state=state, before=before, limit=limit + 1),
             )
         )
         if found[0] is None:
             raise _unknown()
-        rows = found[1]
-        following = write_token("deliveries", rows[limit - 1].seq) if len(rows) > limit else None
-        return page_of([_view_delivery(row) for row in rows[:limit]], following)
+        return page_from(found[1], limit, "deliveries", key=lambda row: (row.seq,), view=_view_delivery)
 
     async def webhook_resend(self, caller: Caller, webhook: str, delivery: str) -> dict[str, Any]:
         """Send a dead letter again under its old id, or one that arrived; one that waits stays as it is.
@@ -148,21 +146,16 @@ class Webhooks:
             Refusal: ``FORBIDDEN`` below admin, ``NOT_FOUND``, ``ILLEGAL_TRANSITION`` when the webhook is
                 disabled.
         """
-        _require_admin(caller)
+        require(caller, "admin")
 
         def work(tx: Tx) -> DeliveryRow:
             row = _find_active(tx, caller, webhook)
             _find_delivery(tx, webhook, delivery)
-            if webhooks.resend(tx, webhook, delivery):
+            if deliveries.resend(tx, webhook, delivery):
                 _note(tx, caller, "webhook_resent", row.tenant, webhook=webhook, delivery=delivery)
             return _find_delivery(tx, webhook, delivery)
 
         return _view_delivery(await self._store.write(work))
-
-
-def _require_admin(caller: Caller) -> None:
-    if not has_role(caller, "admin"):
-        raise Refusal("FORBIDDEN", "the role admin is needed")
 
 
 def _check(body: WebhookBody) -> None:
@@ -202,7 +195,7 @@ def _find_active(tx: Tx, caller: Caller, webhook: str) -> WebhookRow:
 
 
 def _find_delivery(tx: Tx, webhook: str, delivery: str | None) -> DeliveryRow:
-    row = None if delivery is None else webhooks.get_delivery(tx.connection, webhook, delivery)
+    row = None if delivery is None else deliveries.get(tx.connection, webhook, delivery)
     if row is None:
         raise _unknown()
     return row

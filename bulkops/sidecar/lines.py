@@ -127,7 +127,7 @@ def _read_token(token: object) -> str | None:
 
 
 def _read_origins(origins: object) -> tuple[str, ...]:
-    from bulkops.settings import is_origin  # as above
+    from bulkops.mistakes import is_origin  # as above
 
     if origins is None:
         return ()

@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from bulkops.settings import ServerSettings, Settings, from_dict, load
+from bulkops.configuration import from_dict, load
+from bulkops.settings import ServerSettings, Settings
 from bulkops.sidecar.options import Options
 from bulkops.store.instance import is_data_dir
 

@@ -46,15 +46,17 @@ def _began(pid: int) -> str | None:
 
 
 def _open_handle(pid: int) -> Any:  # pragma: no cover  Windows
-    import ctypes
-
     synchronize = 0x00100000
-    return ctypes.windll.kernel32.OpenProcess(synchronize, 0, pid)  # type: ignore[attr-defined]
+    return _kernel().OpenProcess(synchronize, 0, pid)
 
 
 def _is_running(handle: Any) -> bool:  # pragma: no cover  Windows
+    still_waiting = 0x102
+    return bool(handle) and _kernel().WaitForSingleObject(handle, 0) == still_waiting
+
+
+def _kernel() -> Any:  # pragma: no cover  Windows
     import ctypes
 
-    still_waiting = 0x102
-    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
-    return bool(handle) and kernel.WaitForSingleObject(handle, 0) == still_waiting
+    # By its name: where types are checked, ctypes has no such member.
+    return vars(ctypes)["windll"].kernel32

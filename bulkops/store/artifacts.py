@@ -59,7 +59,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a tenant's files take: those that are ready, and the number of those being made."""
+    """What a tenant's files take: those that are ready, and what is written of those being made."""
 
     files: int
     bytes: int
@@ -196,14 +196,14 @@ def wanted(connection: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
 
 
 _USAGE: Final = """
-SELECT count(*), coalesce(sum(bytes), 0) FROM artifacts
- WHERE coalesce(tenant, '') = :tenant AND status IN ('building', 'ready')
+SELECT count(*), coalesce(sum(coalesce(bytes, written)), 0) FROM artifacts
+ WHERE coalesce(tenant, '') = :tenant AND status IN ('building', 'ready') AND id <> :but
 """
 
 
-def usage(connection: sqlite3.Connection, tenant: str | None) -> Usage:
-    """Add up what a tenant's files take."""
-    return Usage(*connection.execute(_USAGE, {"tenant": tenant or ""}).fetchone())
+def usage(connection: sqlite3.Connection, tenant: str | None, *, but: str = "") -> Usage:
+    """Add up what a tenant's files take, ``but`` one of them."""
+    return Usage(*connection.execute(_USAGE, {"tenant": tenant or "", "but": but}).fetchone())
 
 
 def download_path(artifact_id: str) -> str:

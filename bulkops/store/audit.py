@@ -103,6 +103,16 @@ def page(
     return [_from_row(row) for row in rows]
 
 
+_BATCHES: Final = """
+SELECT json_extract(detail, '$.first') FROM audit WHERE job = :job AND verb = 'batch' ORDER BY seq
+"""
+
+
+def batches(connection: sqlite3.Connection, job: str) -> list[int]:
+    """List the positions at which the batches of a job began, in their order."""
+    return [row[0] for row in connection.execute(_BATCHES, {"job": job})]
+
+
 def _from_row(row: tuple[Any, ...]) -> AuditRow:
     values = [*row[:-1], msgspec.json.decode(row[-1])]
     return AuditRow(*values)

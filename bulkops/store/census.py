@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from bulkops.store import deletions, events, jobs, webhooks
+from bulkops.store import claims, deletions, deliveries, events
 
 
 class Census(msgspec.Struct, frozen=True):
@@ -39,9 +39,9 @@ def take(connection: sqlite3.Connection) -> Census:
             outcome: sum(row[place] for row in rows)
             for place, outcome in enumerate(("succeeded", "failed", "skipped"), start=2)
         },
-        waiting=jobs.line_length(connection),
+        waiting=claims.line_length(connection),
         deletions={"pending": queue.pending, "retrying": queue.retrying, "dead": queue.dead},
-        letters=webhooks.stats(connection),
+        letters=deliveries.stats(connection),
         head=log.head,
         floor=log.floor,
     )

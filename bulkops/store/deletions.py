@@ -39,8 +39,6 @@ OPEN_STATES: Final = (
     "shared",
     "missing",
 )
-#: States of an entry nobody works on, that a person may put in line again or forget.
-ENDED_BADLY: Final = frozenset({"dead", "refused", "superseded", "shared", "missing"})
 
 _COLUMNS: Final = (
     "id, job, position, resource, tenant, storage, path, dev, ino, size, mtime_ns, trash, final, state, "
@@ -306,6 +304,8 @@ UPDATE deletions SET state = 'purging', attempts = 0, not_before_ms = 0, error =
                WHERE state = 'trashed' AND updated_ms < :before
                  AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = deletions.job
                                   AND (jobs.finished_ms IS NULL OR jobs.undo_until_ms > :now))
+                 AND NOT EXISTS (SELECT 1 FROM jobs AS undo WHERE undo.undo_of = deletions.job
+                                  AND undo.finished_ms IS NULL)
                ORDER BY updated_ms LIMIT :limit)
 """
 
@@ -463,12 +463,12 @@ def page(
 _REQUEUE: Final = """
 UPDATE deletions SET state = 'queued', attempts = 0, not_before_ms = 0, updated_ms = :now
  WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
-   AND state IN ('dead', 'refused', 'superseded', 'shared', 'missing')
+   AND state IN ('queued', 'dead', 'refused', 'superseded', 'shared', 'missing')
 """
 
 
 def requeue(tx: Tx, deletion_id: int, *, tenant: str | None = None) -> bool:
-    """Put an entry that ended badly in line again; ``False`` when there is none such."""
+    """Put an entry that ended badly, or waits for its next try, in line now; ``False`` when there is none such."""
     values = {"id": deletion_id, "tenant": tenant, "now": tx.now_ms}
     found = tx.connection.execute(_REQUEUE, values).rowcount == 1
     if found:

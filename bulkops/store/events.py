@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from bulkops.store import meta, webhooks
+from bulkops.store import deliveries, meta
 from bulkops.store.transaction import Tx
 from bulkops.timing import rfc3339
 
@@ -55,8 +55,8 @@ class Cursor(msgspec.Struct, frozen=True):
 _CURSOR: Final = re.compile(r"([0-9A-Za-z_-]{1,64}):(0|[1-9][0-9]{0,18})", re.ASCII)
 
 
-class JobLike(Protocol):
-    """What an event needs to know of the job it tells about."""
+class _Subject(Protocol):
+    """What an event needs to know of whatever it tells about."""
 
     @property
     def id(self) -> str: ...
@@ -67,32 +67,27 @@ class JobLike(Protocol):
     @property
     def source(self) -> str: ...
     @property
+    def project(self) -> str | None: ...
+
+
+class JobLike(_Subject, Protocol):
+    """What an event needs to know of a job."""
+
+    @property
     def task_id(self) -> str | None: ...
     @property
     def task_type(self) -> str | None: ...
-    @property
-    def project(self) -> str | None: ...
     @property
     def resource(self) -> str: ...
     @property
     def action(self) -> str: ...
 
 
-class TaskLike(Protocol):
-    """What an event needs to know of the task it tells about."""
+class TaskLike(_Subject, Protocol):
+    """What an event needs to know of a task."""
 
     @property
-    def id(self) -> str: ...
-    @property
     def type(self) -> str: ...
-    @property
-    def tenant(self) -> str | None: ...
-    @property
-    def requested_by(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def project(self) -> str | None: ...
 
 
 _REPLACE_PROGRESS: Final = "DELETE FROM events WHERE job = :job AND kind = 'progress'"
@@ -114,7 +109,7 @@ def append(tx: Tx, job: JobLike, kind: str, data: dict[str, Any]) -> int:
         "action": job.action,
     }
     seq = _insert(tx, values, kind, data)
-    webhooks.tell(tx, values, kind, seq, data)
+    deliveries.tell(tx, values, kind, seq, data)
     return seq
 
 
@@ -212,12 +207,18 @@ class Audience(msgspec.Struct, frozen=True):
     requested_by: str
     source: str
     ended: bool
+    #: The event that told of a job's end, while the log has it.
+    end_seq: int | None
 
 
 _JOB_AUDIENCE: Final = """
-SELECT tenant, requested_by, source, status IN ('completed', 'failed', 'cancelled') FROM jobs WHERE id = :id
+SELECT tenant, requested_by, source, status IN ('completed', 'failed', 'cancelled'),
+       CASE WHEN status IN ('completed', 'failed', 'cancelled') THEN
+         (SELECT seq FROM events WHERE job = jobs.id AND kind = jobs.status ORDER BY seq DESC LIMIT 1)
+       END
+  FROM jobs WHERE id = :id
 """
-_TASK_AUDIENCE: Final = "SELECT tenant, requested_by, source, 0 FROM tasks WHERE id = :id"
+_TASK_AUDIENCE: Final = "SELECT tenant, requested_by, source, 0, NULL FROM tasks WHERE id = :id"
 
 
 def audience(
@@ -226,7 +227,7 @@ def audience(
     """Return whose a job or task is; ``None`` when there is no such thing."""
     statement = _JOB_AUDIENCE if kind == "job" else _TASK_AUDIENCE
     row = connection.execute(statement, {"id": subject_id}).fetchone()
-    return None if row is None else Audience(row[0], row[1], row[2], bool(row[3]))
+    return None if row is None else Audience(row[0], row[1], row[2], bool(row[3]), row[4])
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):

@@ -102,7 +102,9 @@ def lookup(connection: sqlite3.Connection, request: Idempotency, now_ms: int) ->
 
 
 def _mismatch() -> Refusal:
-    return Refusal("IDEMPOTENCY_MISMATCH", "this Idempotency-Key was used for another request")
+    return Refusal(
+        "IDEMPOTENCY_MISMATCH", "this Idempotency-Key was used for another request; take a new one"
+    )
 
 
 _RECORD: Final = """

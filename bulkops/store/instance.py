@@ -17,6 +17,7 @@ import msgspec
 
 from bulkops import handles
 from bulkops.errors import StartRefused
+from bulkops.shapes import whole
 
 _LOCK: Final = "instance.lock"
 _MARKER: Final = "instance.json"
@@ -139,7 +140,7 @@ def read_marker(data_dir: Path) -> Marker | None:
     """
     path = data_dir / _MARKER
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Marker)
+        return msgspec.json.decode(path.read_bytes(), type=whole(Marker))
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:

@@ -1,4 +1,4 @@
-"""Rows of `jobs`: how one is written, claimed, moved and read.
+"""Rows of `jobs`: how one is written, moved, counted and read; who works on it is told in `claims`.
 
 Every change of status is a guarded ``UPDATE … WHERE status IN (…) RETURNING`` with its event in the same
 transaction; zero rows is an answer, not an error.
@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from bulkops.models import FailureThreshold, ItemError, Reason
+from bulkops.shapes import whole
 from bulkops.states import TERMINAL, Source, Status, outcome_of, sources_of
 from bulkops.store import artifacts, events
 from bulkops.store.transaction import Tx
@@ -123,7 +124,6 @@ _JSON: Final[dict[str, Any]] = {
 }
 #: The columns of a row in the order `from_row` expects.
 COLUMNS: Final = ", ".join(_COLUMNS)
-QUALIFIED: Final = ", ".join(f"jobs.{column}" for column in _COLUMNS)
 
 
 def from_row(row: tuple[Any, ...]) -> JobRow:
@@ -131,8 +131,8 @@ def from_row(row: tuple[Any, ...]) -> JobRow:
     values = dict(zip(_COLUMNS, row, strict=True))
     for name, kind in _JSON.items():
         if values[name] is not None:
-            values[name] = msgspec.json.decode(values[name], type=kind)
-    return msgspec.convert(values, JobRow, strict=False)
+            values[name] = msgspec.json.decode(values[name], type=whole(kind))
+    return msgspec.convert(values, whole(JobRow), strict=False)
 
 
 def _to_row(job: JobRow) -> dict[str, Any]:
@@ -185,6 +185,17 @@ def follower(connection: sqlite3.Connection, job_id: str, request_hash: str) -> 
     return None if row is None else from_row(row)
 
 
+_UNDOS: Final = """
+SELECT id, cursor FROM jobs INDEXED BY jobs_undo
+ WHERE undo_of = :origin AND kind = 'undo' AND cursor > 0 AND id <> :but
+"""
+
+
+def undos(connection: sqlite3.Connection, origin: str, *, but: str) -> list[tuple[str, int]]:
+    """List the other jobs that undid a job, or some of it, each with how many items it has passed."""
+    return connection.execute(_UNDOS, {"origin": origin, "but": but}).fetchall()
+
+
 _ACTIVE: Final = """
 SELECT id FROM jobs INDEXED BY jobs_exclusive
  WHERE resource = :resource AND action = :action AND coalesce(tenant, '') = coalesce(:tenant, '')
@@ -204,132 +215,25 @@ def active_exclusive(
 _STARTS: Final = """
 SELECT count(*), min(created_ms) FROM jobs
  WHERE resource = :resource AND action = :action AND coalesce(tenant, '') = coalesce(:tenant, '')
-   AND created_ms > :since_ms AND source = 'user' AND kind = 'act'
+   AND created_ms > :since_ms AND created_ms <= :until_ms AND source = 'user' AND kind = 'act'
 """
 
 
 def count_starts(
-    connection: sqlite3.Connection, *, resource: str, action: str, tenant: str | None, since_ms: int
+    connection: sqlite3.Connection,
+    *,
+    resource: str,
+    action: str,
+    tenant: str | None,
+    since_ms: int,
+    until_ms: int,
 ) -> tuple[int, int | None]:
-    """Count a tenant's accepted starts after ``since_ms``, and say when the oldest of them was."""
-    row = connection.execute(
-        _STARTS, {"resource": resource, "action": action, "tenant": tenant, "since_ms": since_ms}
-    ).fetchone()
+    """Count a tenant's accepted starts after ``since_ms`` up to ``until_ms``, and say when the oldest of them was."""
+    values = {
+        "resource": resource, "action": action, "tenant": tenant, "since_ms": since_ms, "until_ms": until_ms,
+    }  # fmt: skip
+    row = connection.execute(_STARTS, values).fetchone()
     return row[0], row[1]
-
-
-_LINE_LENGTH: Final = """
-SELECT count(*) FROM jobs INDEXED BY jobs_line
- WHERE worker IS NULL AND status IN ('preparing', 'queued', 'running', 'pausing', 'cancelling')
-"""
-
-
-def line_length(connection: sqlite3.Connection) -> int:
-    """Count the jobs that wait for a worker."""
-    return int(connection.execute(_LINE_LENGTH).fetchone()[0])
-
-
-_READY_LENGTH: Final = """
-SELECT count(*) FROM jobs INDEXED BY jobs_line
- WHERE worker IS NULL AND status IN ('preparing', 'queued', 'running', 'pausing', 'cancelling')
-   AND not_before_ms <= :now
-"""
-
-
-def ready_length(connection: sqlite3.Connection, *, now_ms: int) -> int:
-    """Count the jobs that wait for a worker and for nothing else."""
-    return int(connection.execute(_READY_LENGTH, {"now": now_ms}).fetchone()[0])
-
-
-_CLAIM: Final = f"""
-UPDATE jobs SET worker = :worker, updated_ms = :now,
-       status = CASE status WHEN 'queued' THEN 'running' ELSE status END,
-       started_ms = CASE status WHEN 'queued' THEN coalesce(started_ms, :now) ELSE started_ms END
- WHERE id = (SELECT id FROM jobs INDEXED BY jobs_line
-              WHERE worker IS NULL AND status IN ('preparing', 'queued', 'running', 'pausing', 'cancelling')
-                AND (status = 'preparing') = :preparing AND not_before_ms <= :now
-              ORDER BY priority DESC, queued_ms, id LIMIT 1)
-RETURNING {COLUMNS}
-"""
-
-
-def claim(tx: Tx, *, worker: int, preparing: bool) -> JobRow | None:
-    """Give the first job in line to a worker (or, ``preparing``, to a freezer); ``None`` when nobody waits."""
-    row = tx.connection.execute(
-        _CLAIM, {"worker": worker, "now": tx.now_ms, "preparing": int(preparing)}
-    ).fetchone()
-    if row is None:
-        return None
-    job = from_row(row)
-    if job.started_ms == tx.now_ms and job.cursor == 0 and not preparing:
-        events.append(tx, job, "started", progress_data(job))
-        tx.ring(job=job.id)
-    return job
-
-
-_ANYBODY: Final = """
-SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_line
- WHERE worker IS NULL AND status IN ('preparing', 'queued', 'running', 'pausing', 'cancelling')
-   AND (status = 'preparing') = :preparing AND not_before_ms <= :now)
-"""
-
-
-def anybody_in_line(connection: sqlite3.Connection, *, preparing: bool, now_ms: int) -> bool:
-    """Say whether `claim` would find a job."""
-    return bool(connection.execute(_ANYBODY, {"preparing": int(preparing), "now": now_ms}).fetchone()[0])
-
-
-_NEXT_DUE: Final = """
-SELECT min(at) FROM (
-  SELECT min(not_before_ms) AS at FROM jobs INDEXED BY jobs_line
-   WHERE worker IS NULL AND status IN ('preparing', 'queued', 'running', 'pausing', 'cancelling')
-     AND not_before_ms > :now
-  UNION ALL SELECT min(run_at_ms) FROM jobs WHERE status = 'scheduled' AND run_at_ms > :after
-  UNION ALL SELECT min(not_before_ms) FROM jobs WHERE status = 'paused' AND not_before_ms > :after)
-"""
-
-
-def next_due_ms(connection: sqlite3.Connection, now_ms: int, *, after_ms: int = 0) -> int | None:
-    """Say when the next job that waits for a time behind ``after_ms`` is due; ``None`` when none waits."""
-    due = connection.execute(_NEXT_DUE, {"now": now_ms, "after": after_ms}).fetchone()[0]
-    return None if due is None else int(due)
-
-
-_FIRE: Final = f"""
-UPDATE jobs SET status = CASE frozen WHEN 1 THEN 'queued' ELSE 'preparing' END, queued_ms = :now, updated_ms = :now
- WHERE id = :id AND status = 'scheduled'
-RETURNING {COLUMNS}
-"""
-_DUE_SCHEDULED: Final = (
-    "SELECT id FROM jobs WHERE status = 'scheduled' AND run_at_ms <= :now ORDER BY run_at_ms"
-)
-
-
-def fire_due(tx: Tx) -> int:
-    """Put scheduled jobs whose time has come in line; an exclusive one waits while another is active."""
-    fired = 0
-    for (job_id,) in tx.connection.execute(_DUE_SCHEDULED, {"now": tx.now_ms}).fetchall():
-        try:
-            row = tx.connection.execute(_FIRE, {"id": job_id, "now": tx.now_ms}).fetchone()
-        except sqlite3.IntegrityError:
-            continue
-        if row is not None:
-            job = from_row(row)
-            events.append(tx, job, "updated", progress_data(job))
-            tx.ring(job=job.id, line=True)
-            fired += 1
-    return fired
-
-
-_DUE_PAUSED: Final = """
-SELECT id FROM jobs WHERE status = 'paused' AND not_before_ms BETWEEN 1 AND :now
-"""
-
-
-def resume_due(tx: Tx) -> int:
-    """Resume paused jobs whose auto-resume time has come."""
-    due = tx.connection.execute(_DUE_PAUSED, {"now": tx.now_ms}).fetchall()
-    return sum(resume(tx, job_id) is not None for (job_id,) in due)
 
 
 def _move(tx: Tx, sql: str, job_id: str, kind: str, *, target: Status, **values: Any) -> JobRow | None:
@@ -497,21 +401,6 @@ def freeze(tx: Tx, job_id: str, *, total: int) -> JobRow | None:
     return _move(tx, _FROZEN, job_id, "updated", target=Status.QUEUED, total=total)
 
 
-_RELEASE: Final = f"""
-UPDATE jobs SET worker = NULL, queued_ms = :now, not_before_ms = :not_before_ms, updated_ms = :now
- WHERE id = :id AND worker = :worker
-RETURNING {COLUMNS}
-"""
-
-
-def release(tx: Tx, job: JobRow, *, not_before_ms: int = 0) -> None:
-    """Put a job back in line without changing its status: its slice is over, or it backs off."""
-    tx.connection.execute(
-        _RELEASE, {"id": job.id, "worker": job.worker, "now": tx.now_ms, "not_before_ms": not_before_ms}
-    ).fetchall()
-    tx.ring(line=True)
-
-
 _TUNE: Final = f"""
 UPDATE jobs SET priority = :priority, knobs = :knobs, updated_ms = :now,
        not_before_ms = CASE status WHEN 'paused' THEN not_before_ms ELSE 0 END
@@ -531,7 +420,7 @@ UPDATE jobs SET cursor = :cursor, succeeded = succeeded + :succeeded, failed = f
        active_ms = active_ms + :active_ms, stretch_ms = stretch_ms + :active_ms,
        stretch_items = stretch_items + :items, stretch_failed = stretch_failed + :failed, rate = :rate, last_error = coalesce(:last_error, last_error),
        updated_ms = :now
- WHERE id = :id AND batch = :batch AND worker = :worker
+ WHERE id = :id AND batch = :batch AND (worker = :worker OR (worker IS NULL AND status = 'cancelled'))
 RETURNING {COLUMNS}
 """
 
@@ -558,7 +447,10 @@ def account(
     last_error: ItemError | None,
     batch_failed: bool = False,
 ) -> JobRow | None:
-    """Add a batch to its job; ``None`` when it was added before or somebody else holds the job."""
+    """Add a batch to its job; ``None`` when it was added before or somebody else holds the job.
+
+    A job that was ended by force while the batch was at its commit takes it still: it was done.
+    """
     row = tx.connection.execute(
         _ACCOUNT,
         {
@@ -580,24 +472,6 @@ def account(
     return None if row is None else from_row(row)
 
 
-_COUNT_BATCH_FAILURE: Final = f"""
-UPDATE jobs SET batch_failures = batch_failures + 1, active_ms = active_ms + :active_ms,
-       stretch_ms = stretch_ms + :active_ms, last_error = :last_error, updated_ms = :now
- WHERE id = :id RETURNING {COLUMNS}
-"""
-
-
-def count_batch_failure(tx: Tx, job: JobRow, error: ItemError, *, active_ms: int) -> JobRow:
-    """Note that a whole batch failed after its retries; nothing of it was done."""
-    row = tx.connection.execute(
-        _COUNT_BATCH_FAILURE,
-        {"id": job.id, "active_ms": active_ms, "last_error": encode(error), "now": tx.now_ms},
-    ).fetchone()
-    return from_row(row)
-
-
-_HELD: Final = f"SELECT {COLUMNS} FROM jobs WHERE worker IS NOT NULL AND worker < :generation"
-_UNHOLD: Final = "UPDATE jobs SET worker = NULL, crashes = crashes + 1, updated_ms = :now WHERE id = :id"
 _UNFINISHED: Final = f"""
 SELECT {COLUMNS} FROM jobs
  WHERE status IN ('scheduled', 'preparing', 'queued', 'running', 'pausing', 'paused', 'cancelling') ORDER BY id
@@ -607,14 +481,6 @@ SELECT {COLUMNS} FROM jobs
 def unfinished(connection: sqlite3.Connection) -> list[JobRow]:
     """List the jobs that have not ended, oldest first."""
     return [from_row(row) for row in connection.execute(_UNFINISHED)]
-
-
-def take_over(tx: Tx, *, generation: int) -> list[JobRow]:
-    """Take back the jobs that workers of a dead process held; return them as they are now."""
-    held = [from_row(row) for row in tx.connection.execute(_HELD, {"generation": generation}).fetchall()]
-    for job in held:
-        tx.connection.execute(_UNHOLD, {"id": job.id, "now": tx.now_ms})
-    return [job for job in (get(tx.connection, job.id) for job in held) if job is not None]
 
 
 def announce(tx: Tx, job: JobRow, kind: str, *, items: list[dict[str, Any]] | None = None) -> None:

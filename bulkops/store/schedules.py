@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from bulkops.shapes import whole
 from bulkops.slots import Timing, following
 from bulkops.store.transaction import Tx
 
@@ -60,7 +61,7 @@ def _from_row(row: tuple[Any, ...]) -> ScheduleRow:
     values = dict(zip(_FIELDS, row, strict=True))
     for name in _JSON:
         values[name] = msgspec.json.decode(values[name])
-    return msgspec.convert(values, ScheduleRow, strict=False)
+    return msgspec.convert(values, whole(ScheduleRow), strict=False)
 
 
 def _to_row(row: ScheduleRow) -> dict[str, Any]:

@@ -7,7 +7,6 @@ repetitions, in their first order. Whether an id fits a resource is not asked he
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -103,14 +102,7 @@ def get(connection: sqlite3.Connection, selection_id: str) -> SelectionRow | Non
     return None if row is None else SelectionRow(*row)
 
 
-def take(
-    connection: sqlite3.Connection,
-    selection_id: str,
-    caller: Caller,
-    *,
-    now_ms: int,
-    pointer: str = "/selection_id",
-) -> SelectionRow:
+def take(connection: sqlite3.Connection, selection_id: str, caller: Caller, *, now_ms: int) -> SelectionRow:
     """Return a selection that the caller may use.
 
     Raises:
@@ -119,13 +111,14 @@ def take(
     """
     row = get(connection, selection_id)
     if row is None or not may_see(caller, tenant=row.tenant, requested_by=row.requested_by, source="user"):
-        raise _refusal("NOT_FOUND", "no such selection", pointer)
+        raise _refusal("NOT_FOUND", "no such selection")
     if row.expires_ms <= now_ms:
-        raise _refusal("EXPIRED", "the selection has expired, upload it again", pointer)
+        raise _refusal("EXPIRED", "the selection has expired, upload it again")
     return row
 
 
-def _refusal(code: str, detail: str, pointer: str) -> Refusal:
+def _refusal(code: str, detail: str) -> Refusal:
+    pointer = "/selection_id"
     return Refusal(code, f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
 
 
@@ -136,11 +129,3 @@ def chunk_at(connection: sqlite3.Connection, selection_id: str, first: int) -> l
     """Return the chunk that begins at place ``first`` (0, then 0 + its length, …), empty at the end."""
     row = connection.execute(_CHUNK, {"id": selection_id, "first": first}).fetchone()
     return [] if row is None else msgspec.json.decode(row[0], type=list[str])
-
-
-def ids_of(connection: sqlite3.Connection, selection_id: str) -> Iterator[str]:
-    """Walk all ids; at most one chunk is in memory, and no statement stays open between two ids."""
-    first = 0
-    while ids := chunk_at(connection, selection_id, first):
-        yield from ids
-        first += len(ids)

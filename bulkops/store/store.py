@@ -54,6 +54,18 @@ class Store:
         self._all_readers = readers
         self._free = list(readers)
         self._vacancy = anyio.Semaphore(len(readers))
+        self._identity = file_identity(path)
+
+    def check_place(self) -> None:
+        """See that the file that is open still stands at its path: whatever else is written would be lost.
+
+        Raises:
+            sqlite3.OperationalError: it was replaced or removed.
+        """
+        if file_identity(self.path) != self._identity:
+            raise sqlite3.OperationalError(
+                f"{self.path} was replaced or removed under the running server; put it back, or restart"
+            )
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run ``work`` in one durable transaction, then ring; an exception of it leaves nothing behind.
@@ -65,6 +77,7 @@ class Store:
 
         def unit(connection: sqlite3.Connection) -> T:
             tx = Tx(connection, self.clock.now_ms())
+            self.check_place()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(tx)
@@ -215,7 +228,9 @@ async def _open(path: Path, data_dir: Path, clock: Clock, marker: Marker | None,
 
 def _refused(path: Path, error: sqlite3.Error) -> StartRefused:
     busy = primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    return StartRefused("db_locked" if busy else "db_corrupt", f"{path}: {error}")
+    if busy:
+        return StartRefused("db_locked", f"{path}: {error}; end the other process that has it open")
+    return StartRefused("db_corrupt", f"{path}: {error}; put a backup in its place")
 
 
 async def _give_birth(path: Path, clock: Clock) -> None:
@@ -242,7 +257,8 @@ def _bring_up(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != migrations.APPLICATION_ID:
         raise StartRefused(
-            "db_corrupt", f"{path} is not a database of bulkops (application_id {application_id})"
+            "db_corrupt",
+            f"{path} is not a database of bulkops (application_id {application_id}); [server] database names ours",
         )
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 1 <= version <= migrations.VERSION:

@@ -13,6 +13,7 @@ import msgspec
 
 from bulkops.errors import Refusal, invalid_field
 from bulkops.labels import task_label
+from bulkops.shapes import whole
 from bulkops.states import TERMINAL, Source, Status
 from bulkops.store.listings import Sight
 from bulkops.store.transaction import Tx
@@ -41,7 +42,7 @@ _COLUMNS: Final = ", ".join(_FIELDS)
 
 
 def _from_row(row: tuple[Any, ...]) -> TaskRow:
-    return msgspec.convert(dict(zip(_FIELDS, row, strict=True)), TaskRow)
+    return msgspec.convert(dict(zip(_FIELDS, row, strict=True)), whole(TaskRow))
 
 
 _INSERT: Final = f"""

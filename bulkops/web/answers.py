@@ -77,6 +77,7 @@ class Catalog(msgspec.Struct, frozen=True):
     """The resources and actions that this caller may use."""
 
     items: list[dict[str, Any]]
+    next: str | None
 
 
 class TouchPage(msgspec.Struct, frozen=True):

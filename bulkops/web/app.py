@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from bulkops.store.idempotency import InFlight
 from bulkops.web import (
     artifacts,
+    audit,
     bulk,
     cleanup,
     house,
@@ -23,6 +25,7 @@ from bulkops.web import (
     problems,
     schedules,
     static_files,
+    tasks,
     webhooks,
 )
 from bulkops.web.authentication import Authenticate, Authenticator, Denials
@@ -35,12 +38,14 @@ from bulkops.web.wiring import Runtime
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *bulk.OPERATIONS,
     *jobs.OPERATIONS,
+    *tasks.OPERATIONS,
     *artifacts.OPERATIONS,
     *live_reference.OPERATIONS,
     *cleanup.OPERATIONS,
     *schedules.OPERATIONS,
     *webhooks.OPERATIONS,
     *people.OPERATIONS,
+    *audit.OPERATIONS,
     *house.OPERATIONS,
 )
 
@@ -54,9 +59,14 @@ def build_app(
 ) -> ASGIApp:
     """Compose the application over a runtime; ``authenticate`` is a host application's own word on who asks.
 
-    Without ``open_page`` the page and its files need a credential as everything else does.
+    Without ``open_page`` the page, its files and `/readyz` need a credential as everything else does.
     The settings' ``allowed_hosts`` and ``allowed_origins`` are read once, here.
     """
+    if not open_page:
+        operations = [
+            msgspec.structs.replace(each, role="caller") if each.path == "/readyz" else each
+            for each in operations
+        ]
     authenticator = Authenticator(runtime.credentials, runtime.clock, authenticate)
     traffic = Traffic()
     door = Door(runtime, authenticator, Denials(runtime.store), InFlight(), traffic, tuple(operations), {})

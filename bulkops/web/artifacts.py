@@ -56,10 +56,12 @@ async def get_artifact(call: Call) -> Response:
 
 async def download(call: Call) -> Response:
     """`GET /api/artifacts/{artifact}/download`."""
-    take = call.request.method == "GET"
-    found = await call.runtime.service.download(call.caller, call.path["artifact"], take=take)
+    service = call.runtime.service
+    found = await service.download(call.caller, call.path["artifact"])
     try:
         response = _answer(call, found)
+        if isinstance(response, StreamingResponse):
+            await service.taken(call.caller, found)
     except BaseException:
         os.close(found.fd)
         raise

@@ -23,7 +23,7 @@ from bulkops.errors import Refusal
 from bulkops.models import Caller
 from bulkops.operations import ROLES
 from bulkops.store import audit
-from bulkops.store.credentials import SESSION_TTL_S, Credentials
+from bulkops.store.keyring import SESSION_TTL_S, Keyring
 from bulkops.store.store import Store
 from bulkops.timing import Clock
 from bulkops.web.guard import LOOPBACK, scheme_of
@@ -42,9 +42,7 @@ _log = logging.getLogger("bulkops.web")
 class Authenticator:
     """Finds the caller of a request or of a socket's handshake."""
 
-    def __init__(
-        self, credentials: Credentials, clock: Clock, authenticate: Authenticate | None = None
-    ) -> None:
+    def __init__(self, credentials: Keyring, clock: Clock, authenticate: Authenticate | None = None) -> None:
         self.credentials = credentials
         self._authenticate = authenticate
         self._failures = Failures(clock)
@@ -92,14 +90,19 @@ class Authenticator:
         return None if cookie is None else await self.credentials.verify_session(cookie)
 
     async def _ask_host(self, connection: HTTPConnection) -> Caller | None:
-        if self._authenticate is None:
-            return None
-        answer = self._authenticate(connection)
-        caller = await answer if inspect.isawaitable(answer) else answer
+        caller = await ask(self._authenticate, connection)
         if caller is None:
             return None
         # A host names people and roles; it cannot pose as a credential of ours, nor invent roles.
         return msgspec.structs.replace(caller, roles=caller.roles & ROLES, credential=None)
+
+
+async def ask(authenticate: Authenticate | None, connection: HTTPConnection) -> Caller | None:
+    """Ask a host application who it is, which may take its time; without one nobody is known."""
+    if authenticate is None:
+        return None
+    answer = authenticate(connection)
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def explicit_secret(scope: Scope) -> tuple[bool, str | None]:

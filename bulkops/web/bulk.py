@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from bulkops.errors import invalid_field
 from bulkops.models import Input, ItemsQuery, JobView, Preview, SelectionReceipt, StartBody, ValidateBody
+from bulkops.service.pages import Whole, page_of, read_token, write_token
 from bulkops.store.idempotency import Idempotency
 from bulkops.web import answers, queries, uploads
 from bulkops.web.jobs import job_answer, once
@@ -23,8 +24,12 @@ MAX_PREFERRED_WAIT_S: Final = 60
 
 
 async def catalog(call: Call) -> Response:
-    """`GET /api/resources`."""
-    return json_answer({"items": await call.runtime.service.catalog(call.caller)})
+    """`GET /api/resources`: all of them, unless a page of fewer is asked for."""
+    query: queries.CatalogQuery = call.query
+    found = await call.runtime.service.catalog(call.caller)
+    first = (read_token(query.page, "resources", tuple[Whole]) or (0,))[0]
+    end = first + query.limit
+    return json_answer(page_of(found[first:end], write_token("resources", end) if end < len(found) else None))
 
 
 async def info(call: Call) -> Response:
@@ -67,8 +72,6 @@ async def start(call: Call) -> Response:
 
 async def _start(call: Call, action: str, body: StartBody, request: Idempotency | None) -> JobView:
     service, resource = call.runtime.service, call.path["resource"]
-    if request is None:
-        return await service.start(call.caller, resource, action, body)
     return await service.start(call.caller, resource, action, body, idempotency=request)
 
 
@@ -160,6 +163,7 @@ OPERATIONS: Final = (
         summary="List resources and actions this caller may use",
         handler=catalog,
         tag="resources",
+        query=queries.CatalogQuery,
         answers={200: Answer("the resources", answers.Catalog)},
     ),
     Operation(
@@ -248,7 +252,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/selections",
         role="operator",
-        summary="Upload a long list of ids, one a line",
+        summary="Upload a long list of ids, one a line; objects and tables have them under `id`",
         handler=upload,
         tag="resources",
         upload=uploads.MEDIA_TYPES,

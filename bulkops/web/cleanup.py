@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from starlette.responses import Response
 
@@ -50,62 +51,52 @@ def _entry(call: Call) -> int:
     return int(text)
 
 
-def _operation(name: str, method: str, path: str, summary: str, handler: Any, **more: Any) -> Operation:
-    return Operation(
-        name=name,
-        method=method,
-        path=path,
-        role="admin",
-        summary=summary,
-        handler=handler,
-        tag="cleanup",
-        **more,
-    )
+_operation: Final = partial(Operation, role="admin", tag="cleanup")
 
 
 OPERATIONS: Final = (
     _operation(
-        "runCleanup",
-        "POST",
-        "/api/cleanup/run",
-        "Work off the file deletion queue, for at most ten seconds",
-        run,
+        name="runCleanup",
+        method="POST",
+        path="/api/cleanup/run",
+        summary="Work off the file deletion queue, for at most ten seconds",
+        handler=run,
         query=queries.CleanupQuery,
         makes_work=True,
         answers={200: Answer("what was done", answers.CleanupRun)},
     ),
     _operation(
-        "getCleanupStats",
-        "GET",
-        "/api/cleanup/stats",
-        "Count the file deletion queue",
-        stats,
+        name="getCleanupStats",
+        method="GET",
+        path="/api/cleanup/stats",
+        summary="Count the file deletion queue",
+        handler=stats,
         answers={200: Answer("the queue in numbers", answers.CleanupStats)},
     ),
     _operation(
-        "listCleanupItems",
-        "GET",
-        "/api/cleanup/items",
-        "List what is pending, retrying or dead",
-        items,
+        name="listCleanupItems",
+        method="GET",
+        path="/api/cleanup/items",
+        summary="List what is pending, retrying or dead",
+        handler=items,
         query=queries.PageQuery,
         answers={200: Answer("a page of entries", answers.CleanupPage)},
     ),
     _operation(
-        "requeueCleanupItem",
-        "POST",
-        "/api/cleanup/items/{entry}/requeue",
-        "Try a dead entry again",
-        requeue,
+        name="requeueCleanupItem",
+        method="POST",
+        path="/api/cleanup/items/{entry}/requeue",
+        summary="Try a dead entry again",
+        handler=requeue,
         answers={200: Answer("the entry", answers.Requeued)},
         refusals=("NOT_FOUND",),
     ),
     _operation(
-        "dropCleanupItem",
-        "DELETE",
-        "/api/cleanup/items/{entry}",
-        "Give an entry up: its file stays where it is",
-        drop,
+        name="dropCleanupItem",
+        method="DELETE",
+        path="/api/cleanup/items/{entry}",
+        summary="Give an entry up: its file stays where it is",
+        handler=drop,
         answers={204: Answer("given up")},
         refusals=("NOT_FOUND",),
     ),

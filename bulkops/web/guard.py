@@ -346,7 +346,7 @@ class _Inward:
 
 
 def _too_large(limit: int) -> Refusal:
-    return Refusal("TOO_LARGE", f"the body may have {limit} bytes", headers={"Connection": "close"})
+    return Refusal("TOO_LARGE", f"the body may have {limit} bytes at most", headers={"Connection": "close"})
 
 
 def _announced_bytes(headers: list[tuple[bytes, bytes]]) -> int:

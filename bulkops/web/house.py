@@ -40,6 +40,7 @@ async def readyz(call: Call) -> Response:
 async def _reads(runtime: Runtime) -> bool:
     with anyio.move_on_after(_PATIENCE_S):
         try:
+            runtime.store.check_place()
             await runtime.store.read(lambda connection: meta.read(connection, "epoch"))
         except (sqlite3.Error, ValueError):
             return False
@@ -96,7 +97,7 @@ OPERATIONS: Final = (
         name="getReadiness",
         method="GET",
         path="/readyz",
-        role="caller",
+        role="public",
         summary="Say whether the server takes new work",
         handler=readyz,
         tag="house",

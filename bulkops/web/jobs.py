@@ -1,33 +1,25 @@
-"""The routes of jobs and tasks: lists, one job, its knobs and verbs, its items, log and report.
+"""The routes of jobs: the list, one job, its knobs and verbs, its items, log and report.
 
 A judged `Call` comes in, a response goes out; what a job may do, the service says.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
 
 import msgspec
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from bulkops.models import (
-    CancelBody,
-    Input,
-    JobsQuery,
-    JobView,
-    KnobsBody,
-    RetryBody,
-    TaskBody,
-    TaskView,
-    UndoBody,
-)
-from bulkops.store import idempotency
+from bulkops.models import CancelBody, JobsQuery, JobView, KnobsBody, NoBody, RetryBody, UndoBody
+from bulkops.shapes import whole
 from bulkops.store.idempotency import Answer as StoredAnswer
 from bulkops.store.idempotency import Idempotency
 from bulkops.web import answers, queries
 from bulkops.web.links import prefixed
-from bulkops.web.routing import Answer, Call, Operation, json_answer
+from bulkops.web.repeats import answered_once
+from bulkops.web.routing import Answer, Call, Operation, accepts, json_answer
+from bulkops.web.streaming import streamed
 
 _JOB = Answer("the job", JobView)
 _NDJSON: Final = "application/x-ndjson"
@@ -41,7 +33,8 @@ async def list_jobs(call: Call) -> Response:
 
 async def get_job(call: Call) -> Response:
     """`GET /api/jobs/{id}`, at once or when it ends."""
-    job = await call.runtime.service.job(call.caller, call.path["job"], wait_s=call.query.wait)
+    wait_s = min(call.query.wait, queries.MAX_WAIT_S)
+    job = await call.runtime.service.job(call.caller, call.path["job"], wait_s=wait_s)
     return job_answer(call, job)
 
 
@@ -71,8 +64,6 @@ async def retry(call: Call) -> Response:
 
     async def act(request: Idempotency | None) -> tuple[JobView, bool]:
         service = call.runtime.service
-        if request is None:
-            return await service.retry(call.caller, call.path["job"], call.body)
         return await service.retry(call.caller, call.path["job"], call.body, idempotency=request)
 
     return await once(call, act)
@@ -83,8 +74,6 @@ async def undo(call: Call) -> Response:
 
     async def act(request: Idempotency | None) -> tuple[JobView, bool]:
         service = call.runtime.service
-        if request is None:
-            return await service.undo(call.caller, call.path["job"], call.body)
         return await service.undo(call.caller, call.path["job"], call.body, idempotency=request)
 
     return await once(call, act)
@@ -107,36 +96,12 @@ async def once(call: Call, act: Callable[[Idempotency | None], Awaitable[tuple[J
     return await answered_once(call, make, lambda stored: _replayed(call, stored))
 
 
-async def answered_once(
-    call: Call,
-    make: Callable[[Idempotency | None], Awaitable[Response]],
-    replay: Callable[[StoredAnswer], Response],
-) -> Response:
-    """Make an answer once per Idempotency-Key, whatever it is of; ``replay`` writes it anew from what was kept.
-
-    Raises:
-        Refusal: as `once`.
-    """
-    key = idempotency.parse_key(call.request.headers.getlist("idempotency-key"))
-    if key is None:
-        return await make(None)
-    path = call.request.scope["path"].removeprefix(call.request.scope.get("root_path", ""))
-    request = idempotency.mark(call.caller, key, method=call.request.method, path=path, body=call.canonical)
-    store = call.runtime.store
-    async with call.door.in_flight.turn(request):
-        now_ms = store.clock.now_ms()
-        stored = await store.read(lambda connection: idempotency.lookup(connection, request, now_ms))
-        if stored is not None:
-            return replay(stored)
-        return await make(request)
-
-
 def _made(call: Call, job: JobView, fresh: bool) -> Response:  # noqa: FBT001  the service's own pair
     return job_answer(call, job, 202, location=True) if fresh else job_answer(call, job)
 
 
 def _replayed(call: Call, stored: StoredAnswer) -> Response:
-    job = msgspec.json.decode(stored.body, type=JobView)
+    job = msgspec.json.decode(stored.body, type=whole(JobView))
     return job_answer(call, job, stored.status, location=stored.location is not None)
 
 
@@ -169,81 +134,15 @@ async def report(call: Call) -> Response:
     """`GET /api/jobs/{id}/report`, as a file."""
     query: queries.ReportQuery = call.query
     job = call.path["job"]
-    lines = await call.runtime.service.report(call.caller, job, format=query.format, outcome=query.outcome)
+    form = query.format or _preferred(call)
+    lines = await call.runtime.service.report(call.caller, job, format=form, outcome=query.outcome)
     name = "-".join(["job", job, *([query.outcome] if query.outcome else [])])
-    media = "text/csv; charset=utf-8" if query.format == "csv" else _NDJSON
-    return await streamed(lines, media, attachment=f"{name}.{query.format}")
+    media = "text/csv; charset=utf-8" if form == "csv" else _NDJSON
+    return await streamed(lines, media, attachment=f"{name}.{form}")
 
 
-async def streamed(lines: AsyncIterator[bytes], media: str, *, attachment: str | None = None) -> Response:
-    """Stream lines, once the first is there: until then a refusal is still an answer of its own."""
-    try:
-        first = await anext(lines)
-    except StopAsyncIteration:
-        first = b""
-    headers = {} if attachment is None else {"Content-Disposition": disposition(attachment)}
-    headers["X-Accel-Buffering"] = "no"
-    return StreamingResponse(_all(first, lines), headers=headers, media_type=media)
-
-
-async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for chunk in rest:
-            yield chunk
-    finally:
-        # The client may leave in the middle: whatever the stream holds is let go now, not at some collection.
-        if hasattr(rest, "aclose"):
-            await rest.aclose()
-
-
-def disposition(name: str) -> str:
-    """Write a Content-Disposition for a name of our making; whatever else is in it becomes ``_``."""
-    safe = "".join(each if each.isascii() and (each.isalnum() or each in "-._") else "_" for each in name)
-    return f'attachment; filename="{safe[:120]}"'
-
-
-async def tasks(call: Call) -> Response:
-    """`GET /api/tasks`."""
-    query: queries.TasksQuery = call.query
-    found = await call.runtime.service.tasks(
-        call.caller,
-        type=query.type,
-        project=query.project,
-        tenant=query.tenant,
-        show_maintenance=query.show_maintenance,
-        limit=query.limit,
-        page=query.page,
-    )
-    return json_answer(found)
-
-
-async def task(call: Call) -> Response:
-    """`GET /api/tasks/{id}`."""
-    return json_answer(await call.runtime.service.task(call.caller, call.path["task"]))
-
-
-async def start_task(call: Call) -> Response:
-    """`POST /api/tasks/{type}`."""
-
-    async def make(request: Idempotency | None) -> Response:
-        service, task_type = call.runtime.service, call.path["task"]
-        if request is None:
-            return _task_answer(call, await service.task_start(call.caller, task_type, call.body))
-        view = await service.task_start(call.caller, task_type, call.body, idempotency=request)
-        return _task_answer(call, view)
-
-    return await answered_once(
-        call, make, lambda stored: _task_answer(call, msgspec.json.decode(stored.body, type=TaskView))
-    )
-
-
-def _task_answer(call: Call, task: TaskView) -> Response:
-    return json_answer(task, 202, {"Location": f"{call.root_path}/api/tasks/{task.id}"})
-
-
-class NoBody(Input, frozen=True, kw_only=True):
-    """A body that says nothing: ``{}``, or none at all."""
+def _preferred(call: Call) -> Literal["csv", "ndjson"]:
+    return "csv" if accepts(call.request.headers.get("accept"), "text/csv") else "ndjson"
 
 
 def _verb(name: str, handler: Any, summary: str, body: Any = NoBody, **more: Any) -> Operation:
@@ -278,6 +177,7 @@ OPERATIONS: Final = (
         handler=list_jobs,
         tag="jobs",
         query=JobsQuery,
+        parse_query=queries.parse_jobs,
         answers={200: Answer("a page of jobs", answers.JobPage)},
     ),
     Operation(
@@ -372,44 +272,5 @@ OPERATIONS: Final = (
         query=queries.ReportQuery,
         answers={200: Answer("the report", str, ("text/csv", _NDJSON), ("Content-Disposition",))},
         refusals=("NOT_FOUND",),
-    ),
-    Operation(
-        name="listTasks",
-        method="GET",
-        path="/api/tasks",
-        role="viewer",
-        summary="List tasks, newest first",
-        handler=tasks,
-        tag="tasks",
-        query=queries.TasksQuery,
-        answers={200: Answer("a page of tasks", answers.TaskPage)},
-    ),
-    Operation(
-        name="getTask",
-        method="GET",
-        path="/api/tasks/{task}",
-        role="viewer",
-        summary="Get one task and its jobs",
-        handler=task,
-        tag="tasks",
-        answers={200: Answer("the task", TaskView)},
-        refusals=("NOT_FOUND",),
-    ),
-    Operation(
-        name="startTask",
-        method="POST",
-        path="/api/tasks/{task}",
-        role="viewer",
-        summary="Start a task of the type in the path, such as `change_commit`, on a project",
-        handler=start_task,
-        tag="tasks",
-        body=TaskBody,
-        answers={202: Answer("the task and its first job", TaskView, headers=("Location",))},
-        makes_work=True,
-        idempotent=True,
-        refusals=(
-            *("NOT_FOUND", "CONFIRMATION_REQUIRED", "COUNT_CHANGED", "JOB_ACTIVE", "TOO_MANY_ITEMS"),
-            *("RATE_LIMITED", "QUEUE_FULL", "STORAGE_FULL"),
-        ),
     ),
 )

@@ -13,7 +13,9 @@ _FORMS: Final = ("application/json", "text/event-stream", "application/x-ndjson"
 
 
 class JobEventsQuery(Input, frozen=True, kw_only=True):
-    since: str = "now"
+    """`since` is a cursor, `now` or `earliest`; left out it is now, or the event that says that the job has ended."""
+
+    since: str | None = None
     wait: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
     ticket: str | None = None

@@ -1,4 +1,4 @@
-"""The routes of people: who am I, the page's session, API keys, tokens, the audit.
+"""The routes of people: who am I, the page's session, API keys, tokens.
 
 A judged `Call` comes in, a response goes out. A secret goes out once, in the answer that makes it; nobody
 hands out more than they hold, nor to another tenant.
@@ -6,25 +6,23 @@ hands out more than they hold, nor to another tenant.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from starlette.responses import Response
 
 from bulkops.errors import Refusal, invalid_field
-from bulkops.models import Caller, KeyBody, SessionBody, TokenBody
+from bulkops.models import Caller, KeyBody, NoBody, SessionBody, TokenBody
 from bulkops.operations import RANKS, ROLES, has_role, rank
+from bulkops.service.pages import read_token, write_token
 from bulkops.store import audit, credentials
 from bulkops.store.credentials import CredentialRow
 from bulkops.store.transaction import Tx
 from bulkops.timing import rfc3339
 from bulkops.web import answers, authentication, queries
-from bulkops.web.jobs import NoBody, streamed
 from bulkops.web.routing import Answer, Call, Operation, json_answer
 
 _MAX_NAME: Final = 200
 _MAX_KEY_TTL_S: Final = 10 * 366 * 86400
-_EXPORT_PAGE: Final = 1000
 
 
 async def me(call: Call) -> Response:
@@ -69,21 +67,15 @@ async def end_session(call: Call) -> Response:
 async def list_keys(call: Call) -> Response:
     """`GET /api/keys`."""
     query: queries.PageQuery = call.query
-    before = _read_page(query.page)
+    before = read_token(query.page, "keys", tuple[str])
     rows = await call.runtime.store.read(
         lambda connection: credentials.list_keys(
-            connection, tenant=call.caller.tenant, before=before, limit=query.limit + 1
+            connection, tenant=call.caller.tenant, before=before[0] if before else None, limit=query.limit + 1
         )
     )
     shown = rows[: query.limit]
-    following = shown[-1].id if len(rows) > query.limit else None
+    following = write_token("keys", shown[-1].id) if len(rows) > query.limit else None
     return json_answer(answers.KeyPage([key_view(row) for row in shown], following))
-
-
-def _read_page(token: str | None) -> str | None:
-    if token is not None and not (len(token) <= 26 and token.isalnum() and token.isascii()):
-        raise invalid_field("/page", "is no page of this list")
-    return token
 
 
 def key_view(row: CredentialRow) -> answers.Key:
@@ -105,14 +97,14 @@ def key_view(row: CredentialRow) -> answers.Key:
 async def create_key(call: Call) -> Response:
     """`POST /api/keys`."""
     body: KeyBody = call.body
-    check_key(call.caller, body)
+    role = check_key(call.caller, body)
     tenant = _tenant_for(call.caller, body.tenant)
 
     def work(tx: Tx) -> tuple[CredentialRow, str]:
         row, secret = credentials.create_key(
-            tx, user=body.user, role=body.role, tenant=tenant, name=body.name, ttl_s=body.ttl_s
+            tx, user=body.user, role=role, tenant=tenant, name=body.name, ttl_s=body.ttl_s
         )
-        _note(tx, call.caller, "key_created", {"key": row.id, "role": body.role}, tenant=tenant)
+        _note(tx, call.caller, "key_created", {"key": row.id, "role": role}, tenant=tenant)
         return row, secret
 
     row, secret = await call.runtime.store.write(work)
@@ -124,8 +116,8 @@ def _members(key: answers.Key) -> dict[str, Any]:
     return {name: getattr(key, name) for name in key.__struct_fields__}
 
 
-def check_key(caller: Caller, body: KeyBody) -> None:
-    """Judge the wish for a key: its fields, and that the caller gives no more than they hold.
+def check_key(caller: Caller, body: KeyBody) -> str:
+    """Judge the wish for a key: its fields, and that the caller gives no more than they hold; returns its role.
 
     Raises:
         Refusal: (``INVALID_FIELD``) a field is empty, too long or unknown.
@@ -136,12 +128,22 @@ def check_key(caller: Caller, body: KeyBody) -> None:
     _check_text("/user", body.user)
     _check_text("/name", body.name)
     _check_text("/tenant", body.tenant)
-    if body.role not in ROLES:
-        raise invalid_field("/role", f"must be one of {', '.join(sorted(ROLES))}")
+    role = _one_role(body)
     if body.ttl_s is not None and not 1 <= body.ttl_s <= _MAX_KEY_TTL_S:
         raise invalid_field("/ttl_s", f"must be between 1 and {_MAX_KEY_TTL_S}")
-    if not _may_give(caller, [body.role]):
+    if not _may_give(caller, [role]):
         raise Refusal("FORBIDDEN", "nobody gives a role above their own")
+    return role
+
+
+def _one_role(body: KeyBody) -> str:
+    given = [each for each in (body.role, *(body.roles or [])) if each is not None]
+    if len(given) != 1:
+        raise invalid_field("/role", f"one of {', '.join(sorted(ROLES))} is needed: each has all below it")
+    if given[0] not in ROLES:
+        pointer = "/roles/0" if body.role is None else "/role"
+        raise invalid_field(pointer, f"must be one of {', '.join(sorted(ROLES))}")
+    return given[0]
 
 
 def _may_give(caller: Caller, roles: list[str]) -> bool:
@@ -235,33 +237,6 @@ def _note(tx: Tx, caller: Caller, verb: str, detail: dict[str, Any], *, tenant: 
     audit.append(tx, user=caller.user, tenant=whose, verb=verb, detail=about)
 
 
-async def read_audit(call: Call) -> Response:
-    """`GET /api/audit`: a page, or with ``format`` the whole list as a file."""
-    query: queries.AuditQuery = call.query
-    if query.format == "json":
-        found = await call.runtime.service.audit(
-            call.caller, job=query.job, tenant=query.tenant, limit=query.limit, page=query.page
-        )
-        return json_answer(found)
-    media = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return await streamed(_export(call, query.format), media, attachment=f"audit.{query.format}")
-
-
-async def _export(call: Call, form: Literal["csv", "ndjson"]) -> AsyncIterator[bytes]:
-    query: queries.AuditQuery = call.query
-    page = query.page
-    header = audit.csv_header() if form == "csv" else b""
-    while True:
-        found = await call.runtime.service.audit(
-            call.caller, job=query.job, tenant=query.tenant, limit=_EXPORT_PAGE, page=page
-        )
-        rows: list[dict[str, Any]] = found["items"]
-        yield header + (audit.csv_lines(rows) if form == "csv" else audit.ndjson(rows))
-        header, page = b"", found["next"]
-        if page is None:
-            return
-
-
 OPERATIONS: Final = (
     Operation(
         name="getMe",
@@ -342,22 +317,5 @@ OPERATIONS: Final = (
         tag="people",
         body=TokenBody,
         answers={201: Answer("the token", answers.Token)},
-    ),
-    Operation(
-        name="readAudit",
-        method="GET",
-        path="/api/audit",
-        role="admin",
-        summary="Read who did what, newest first",
-        handler=read_audit,
-        tag="people",
-        query=queries.AuditQuery,
-        answers={
-            200: Answer(
-                "a page, or the whole list as a file",
-                answers.AuditPage,
-                ("application/json", "application/x-ndjson", "text/csv"),
-            )
-        },
     ),
 )

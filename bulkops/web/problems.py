@@ -23,7 +23,7 @@ from bulkops.errors import REFUSALS, Refusal
 MEDIA_TYPE: Final = "application/problem+json"
 NIL: Final = "urn:uuid:00000000-0000-0000-0000-000000000000"
 CONSTANT: Final = {
-    "UNAUTHENTICATED": "a valid credential is needed",
+    "UNAUTHENTICATED": "a valid credential is needed, as X-API-Key or Authorization: Bearer",
     "NOT_FOUND": "there is no such thing, or it is not yours to see",
 }
 #: Problem types that IANA keeps for everybody; ours are described in the reference page, a code an anchor.
@@ -75,6 +75,8 @@ def _extra(refusal: Refusal) -> dict[str, Any]:
     if refusal.code == "RATE_LIMITED":
         policies = _POLICY.findall(refusal.headers.get("RateLimit-Policy", ""))
         extra["violated-policies"] = policies or ["requests"]
+    if refusal.status == 422:
+        extra.setdefault("errors", [{"pointer": "", "detail": refusal.detail}])
     return extra
 
 

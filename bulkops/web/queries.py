@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from bulkops.errors import invalid_field
-from bulkops.models import Input, ItemsQuery
+from bulkops.models import Input, ItemsQuery, JobsQuery
 from bulkops.web.strict_json import convert
 
 T = TypeVar("T")
@@ -21,6 +21,7 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
 OPERATORS: Final = frozenset({"eq", "ne", "lt", "lte", "gt", "gte", "in", "like", "is_null"})
 MAX_WAIT_S: Final = 60
 _MAX_PARAMETERS: Final = 100
+_TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 class NoQuery(Input, frozen=True, kw_only=True):
@@ -34,6 +35,12 @@ class PageQuery(Input, frozen=True, kw_only=True):
     page: str | None = None
 
 
+class CatalogQuery(PageQuery, frozen=True, kw_only=True):
+    """A page of the resources, which are few: one holds them all."""
+
+    limit: Limit = MAX_LIMIT
+
+
 class TenantQuery(PageQuery, frozen=True, kw_only=True):
     """A page of what is one tenant's; callers without a tenant may name one, else they see all."""
 
@@ -41,9 +48,9 @@ class TenantQuery(PageQuery, frozen=True, kw_only=True):
 
 
 class WaitQuery(Input, frozen=True, kw_only=True):
-    """``wait``: answer when the job ends, at the latest after so many seconds."""
+    """``wait``: answer when the job ends, at the latest after so many seconds, or after a minute."""
 
-    wait: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)] = 0
+    wait: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0
 
 
 class RemoveQuery(Input, frozen=True, kw_only=True):
@@ -58,7 +65,9 @@ class JobItemsQuery(PageQuery, frozen=True, kw_only=True):
 
 
 class ReportQuery(Input, frozen=True, kw_only=True):
-    format: Literal["csv", "ndjson"] = "csv"
+    """``format`` left out means what the client accepts of the two, CSV first."""
+
+    format: Literal["csv", "ndjson"] | None = None
     outcome: Literal["succeeded", "failed", "skipped", "unprocessed"] | None = None
 
 
@@ -84,10 +93,10 @@ class DeliveriesQuery(PageQuery, frozen=True, kw_only=True):
 
 
 class AuditQuery(TenantQuery, frozen=True, kw_only=True):
-    """``format`` asks for the whole list as a file instead of a page."""
+    """``format`` asks for the whole list as a file instead of a page; left out it is what the client accepts."""
 
     job: str | None = None
-    format: Literal["json", "ndjson", "csv"] = "json"
+    format: Literal["json", "ndjson", "csv"] | None = None
 
 
 def parse(query: bytes, kind: type[T]) -> T:
@@ -106,11 +115,26 @@ def _bounded(value: T) -> T:
     return value
 
 
+def parse_jobs(query: bytes) -> JobsQuery:
+    """Read the query of a list of jobs; several values of ``status`` are joined by commas, or it is repeated.
+
+    Raises:
+        Refusal: (``INVALID_FIELD``) as in `parse`.
+
+    """
+    pairs = _pairs(query)
+    given = _once([pair for pair in pairs if pair[0] != "status"])
+    statuses = [text for name, text in pairs if name == "status"]
+    return _bounded(
+        convert({**given, **({"status": ",".join(statuses)} if statuses else {})}, JobsQuery, strict=False)
+    )
+
+
 def parse_items(query: bytes) -> ItemsQuery:
     """Read the query of a list of items, whose other parameters are columns: ``status=``, ``created_at.lt=``.
 
     A column without operator must equal the value, or one of several when it is repeated; ``in`` takes
-    values joined by commas. Whether the column may be used, and what the text means in it, the resource
+    values joined by commas, or is repeated. Whether the column may be used, and what the text means in it, the resource
     says. A column whose name is a parameter's is written with its operator: ``limit.eq=``.
 
     Raises:
@@ -137,6 +161,8 @@ def _add_condition(columns: dict[str, dict[str, Any]], name: str, text: str) -> 
         conditions["in"] = [conditions.pop("eq"), text]
     elif plain and "in" in conditions:
         conditions["in"].append(text)
+    elif operator == "in" and "in" in conditions:
+        conditions["in"] += text.split(",")
     elif operator in conditions:
         raise invalid_field(f"/{name}", "stands twice")
     else:
@@ -147,9 +173,9 @@ def _operand(name: str, operator: str, text: str) -> Any:
     if operator == "in":
         return text.split(",")
     if operator == "is_null":
-        if text not in {"true", "false"}:
+        if text not in _TRUTH:
             raise invalid_field(f"/{name}", "must be true or false")
-        return text == "true"
+        return _TRUTH[text]
     return text
 
 

@@ -143,7 +143,7 @@ class PathRoute(BaseRoute):
         else:
             raise Refusal(
                 "METHOD_NOT_ALLOWED",
-                "this path has no such method",
+                f"this path takes {', '.join(self.allowed)}",
                 headers={"Allow": ", ".join(self.allowed)},
             )
         if method == "HEAD":
@@ -275,11 +275,17 @@ def check_accept(operation: Operation, header: str | None) -> None:
     if header is None or not header.strip():
         return
     offered = {media for answer in operation.answers.values() for media in answer.media_types}
-    ranges = [_accepted(each) for each in header.split(",")]
-    for media in offered:
-        if {media, f"{media.partition('/')[0]}/*", "*/*"} & set(ranges):
-            return
+    if any(accepts(header, media) for media in offered):
+        return
     raise Refusal("NOT_ACCEPTABLE", f"this answers as {', '.join(sorted(offered))}")
+
+
+def accepts(header: str | None, media: str) -> bool:
+    """Say whether an Accept header (RFC 9110, 12.5.1) lets a media type be; without one everything may be."""
+    if header is None or not header.strip():
+        return True
+    ranges = {_accepted(each) for each in header.split(",")}
+    return not ranges.isdisjoint({media, f"{media.partition('/')[0]}/*", "*/*"})
 
 
 def _accepted(part: str) -> str:

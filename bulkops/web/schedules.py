@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from starlette.responses import Response
 
-from bulkops.models import JobView, ScheduleBody, ScheduleView
+from bulkops.models import JobView, NoBody, ScheduleBody, ScheduleView
 from bulkops.store.idempotency import Idempotency
 from bulkops.web import answers, queries
-from bulkops.web.jobs import NoBody, answered_once, once
+from bulkops.web.jobs import once
+from bulkops.web.repeats import answered_once
 from bulkops.web.routing import JSON, Answer, Call, Operation, json_answer
 
 
@@ -52,17 +54,7 @@ async def run(call: Call) -> Response:
     return await once(call, act)
 
 
-def _operation(name: str, method: str, path: str, summary: str, handler: Any, **more: Any) -> Operation:
-    return Operation(
-        name=name,
-        method=method,
-        path=f"/api/schedules{path}",
-        role="admin",
-        summary=summary,
-        handler=handler,
-        tag="schedules",
-        **more,
-    )
+_operation: Final = partial(Operation, role="admin", tag="schedules")
 
 
 _START_REFUSALS: Final = (
@@ -72,42 +64,42 @@ _START_REFUSALS: Final = (
 
 OPERATIONS: Final = (
     _operation(
-        "listSchedules",
-        "GET",
-        "",
-        "List schedules; the house's own are shown to owners without a tenant",
-        list_schedules,
+        name="listSchedules",
+        method="GET",
+        path="/api/schedules",
+        summary="List schedules; the house's own are shown to owners without a tenant",
+        handler=list_schedules,
         query=queries.TenantQuery,
         answers={200: Answer("a page of schedules", answers.SchedulePage)},
     ),
     _operation(
-        "createSchedule",
-        "POST",
-        "",
-        "Have a job started by a cron line or an interval; it is judged and confirmed now",
-        create,
+        name="createSchedule",
+        method="POST",
+        path="/api/schedules",
+        summary="Have a job started by a cron line or an interval; it is judged and confirmed now",
+        handler=create,
         body=ScheduleBody,
         idempotent=True,
         answers={201: Answer("the schedule", ScheduleView)},
         refusals=_START_REFUSALS,
     ),
     _operation(
-        "deleteSchedule",
-        "DELETE",
-        "/{schedule}",
-        "Delete a schedule; jobs that came of it go on",
-        delete,
+        name="deleteSchedule",
+        method="DELETE",
+        path="/api/schedules/{schedule}",
+        summary="Delete a schedule; jobs that came of it go on",
+        handler=delete,
         body=NoBody,
         body_optional=True,
         answers={204: Answer("deleted")},
         refusals=("NOT_FOUND", "ILLEGAL_TRANSITION"),
     ),
     _operation(
-        "runSchedule",
-        "POST",
-        "/{schedule}/run",
-        "Start a schedule's job now, as the caller; when it is due next stays as it is",
-        run,
+        name="runSchedule",
+        method="POST",
+        path="/api/schedules/{schedule}/run",
+        summary="Start a schedule's job now, as the caller; when it is due next stays as it is",
+        handler=run,
         body=NoBody,
         body_optional=True,
         makes_work=True,

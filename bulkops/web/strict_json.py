@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final, NoReturn, TypeVar, get_args
 
 import msgspec
 
-from bulkops.errors import Refusal, invalid_field
+from bulkops.errors import Refusal, did_you_mean, invalid_field
+from bulkops.shapes import whole
 
 T = TypeVar("T")
 
@@ -31,6 +34,15 @@ _MEDIA_TYPE = re.compile(r"application/(?:[a-z0-9!#$&^_.+-]+\+)?json", re.IGNORE
 _AT = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+_TYPES = re.compile(r"`([^`]*)`")
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -57,10 +69,11 @@ def parse(body: bytes) -> Any:
     if body.startswith(_BOM):
         raise _invalid("the body begins with a byte order mark")
     _check_depth(body)
+    twice: list[_Twice] = []
     try:
         value = json.loads(
             body.decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
+            object_pairs_hook=partial(_object, twice),
             parse_constant=_no_constant,
             parse_float=_finite,
             parse_int=_bounded,
@@ -71,6 +84,9 @@ def parse(body: bytes) -> Any:
         raise _invalid(f"line {error.lineno} column {error.colno} is not JSON") from error
     except (ValueError, RecursionError) as error:
         raise _invalid("the body cannot be read as JSON") from error
+    if twice:
+        # Inner objects are made first: the last of these stands in the value, whatever keys outside it took away.
+        raise _stands_twice(value, twice[-1])
     if b"\\u" in body:
         _check_surrogates(value)
     return value
@@ -95,13 +111,45 @@ def _check_depth(body: bytes) -> None:
             depth -= 1
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class _Twice(dict[str, Any]):
+    """An object in which the key ``name`` stands twice."""
+
+    name = ""
+
+
+def _object(twice: list[_Twice], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        name = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _invalid(f"the key {json.dumps(name[:_MAX_NAME])} stands twice in one object")
-    return made
+    if len(made) == len(pairs):
+        return made
+    marked = _Twice(made)
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            marked.name = name[:_MAX_NAME]
+            break
+        seen.add(name)
+    twice.append(marked)
+    return marked
+
+
+def _stands_twice(value: Any, found: _Twice) -> Refusal:
+    pointer = f"{_path_to(value, found) or ''}/{_escape(found.name)}"
+    return Refusal(
+        "INVALID_JSON",
+        f"the key {json.dumps(found.name)} stands twice in one object",
+        errors=[{"pointer": pointer, "detail": "stands twice"}],
+    )
+
+
+def _path_to(value: Any, wanted: Any) -> str | None:
+    if value is wanted:
+        return ""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inside:
+        below = _path_to(each, wanted)
+        if below is not None:
+            return f"/{_escape(str(name)[:_MAX_NAME])}{below}"
+    return None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -136,9 +184,9 @@ def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
 
     """
     try:
-        return msgspec.convert(value, kind, strict=strict)
+        return msgspec.convert(value, whole(kind), strict=strict)
     except msgspec.ValidationError as error:
-        raise invalid_field(*_place(str(error))) from error
+        raise invalid_field(*_place(str(error), kind)) from error
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -156,16 +204,39 @@ def canonical(value: Any) -> bytes:
     return msgspec.json.encode(value, order="sorted")
 
 
-def _place(message: str) -> tuple[str, str]:
-    """Split a message of msgspec into pointer and sentence."""
+def _place(message: str, kind: Any) -> tuple[str, str]:
+    """Split a message of msgspec about a ``kind`` into pointer and sentence."""
     at = _AT.search(message)
     pointer = "" if at is None else _pointer(at[1])
     sentence = message if at is None else message[: at.start()]
     if unknown := _UNKNOWN.fullmatch(sentence):
-        return f"{pointer}/{_escape(unknown[1][:_MAX_NAME])}", "unknown field"
+        meant = "" if pointer else did_you_mean(unknown[1][:_MAX_NAME], kind.__struct_fields__)
+        return f"{pointer}/{_escape(unknown[1][:_MAX_NAME])}", f"unknown field{meant}"
     if missing := _MISSING.fullmatch(sentence):
         return f"{pointer}/{_escape(missing[1])}", "is required"
-    return pointer, sentence[:1].lower() + sentence[1:].replace("`", "")
+    if sentence.startswith("Invalid enum value"):
+        return pointer, f"one of these is needed: {', '.join(_choices(kind, pointer))}"
+    return pointer, _TYPES.sub(_in_words, sentence[:1].lower() + sentence[1:])
+
+
+def _in_words(found: re.Match[str]) -> str:
+    return " or ".join(_WORDS.get(each, each) for each in found[1].split(" | "))
+
+
+def _choices(kind: Any, pointer: str) -> Iterator[str]:
+    """List what a field that takes some texts only may hold; a struct of ours has no such fields deeper inside."""
+    name = pointer.split("/")[1]
+    for field in msgspec.structs.fields(kind):
+        if field.name == name:
+            yield from _literals(field.type)
+
+
+def _literals(kind: Any) -> Iterator[str]:
+    for each in get_args(kind):
+        if isinstance(each, str):
+            yield each
+        else:
+            yield from _literals(each)
 
 
 def _pointer(path: str) -> str:

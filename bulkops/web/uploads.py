@@ -15,6 +15,7 @@ from bulkops.errors import Refusal, invalid_field
 from bulkops.web import strict_json
 
 MEDIA_TYPES: Final = ("application/x-ndjson", "text/csv", "text/plain")
+_NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 MAX_LINE: Final = 8192
 PAGE: Final = 1000
 
@@ -32,9 +33,8 @@ def reader_of(content_type: str | None) -> tuple[str, _LineReader]:
     media, _, parameters = (content_type or "").lower().partition(";")
     charset = parameters.replace('"', "").strip()
     readers: dict[str, _LineReader] = {
-        "application/x-ndjson": _from_json,
-        "application/jsonl": _from_json,
-        "text/csv": _from_csv,
+        **dict.fromkeys(_NDJSON, _from_json),
+        "text/csv": _csv_reader(),
         "text/plain": _from_text,
     }
     reader = readers.get(media.strip())
@@ -110,20 +110,32 @@ def _from_json(number: int, line: str) -> str | None:
         value: Any = strict_json.parse(line.encode())
     except Refusal as refusal:
         raise Refusal("INVALID_JSON", f"line {number}: {refusal.detail}") from refusal
+    if isinstance(value, dict):
+        value = value.get("id")
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _bad_line(number, "is neither a string nor an integer")
+        raise _bad_line(number, "is no id: a string, an integer, or an object with one as id, is needed")
     return str(value)
 
 
-def _from_csv(number: int, line: str) -> str | None:
-    try:
-        cells = next(csv.reader([line], strict=True), [])
-    except csv.Error as error:
-        raise _bad_line(number, "is not CSV") from error
-    first = cells[0] if cells else ""
-    if number == 1 and first.strip().lower() == "id":
-        return None
-    return first or None
+def _csv_reader() -> _LineReader:
+    """Read the column that the first line names ``id``; without such a line the cells are the parts of a key."""
+    column: int | None = None
+
+    def read(number: int, line: str) -> str | None:
+        nonlocal column
+        try:
+            cells = next(csv.reader([line], strict=True), [])
+        except csv.Error as error:
+            raise _bad_line(number, "is not CSV") from error
+        names = [each.strip().lower() for each in cells]
+        if number == 1 and "id" in names:
+            column = names.index("id")
+            return None
+        if column is None:
+            return ",".join(cells) if any(cells) else None
+        return cells[column] or None if column < len(cells) else None
+
+    return read
 
 
 def _checked(number: int, item: str) -> str:

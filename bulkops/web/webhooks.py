@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from starlette.responses import Response
 
-from bulkops.models import WebhookBody
+from bulkops.models import NoBody, WebhookBody
 from bulkops.web import answers, queries
-from bulkops.web.jobs import NoBody
 from bulkops.web.routing import Answer, Call, Operation, json_answer
 
 
@@ -54,76 +54,66 @@ async def resend(call: Call) -> Response:
     return json_answer(found)
 
 
-def _operation(name: str, method: str, path: str, summary: str, handler: Any, **more: Any) -> Operation:
-    return Operation(
-        name=name,
-        method=method,
-        path=f"/api/webhooks{path}",
-        role="admin",
-        summary=summary,
-        handler=handler,
-        tag="webhooks",
-        **more,
-    )
+_operation: Final = partial(Operation, role="admin", tag="webhooks")
 
 
 OPERATIONS: Final = (
     _operation(
-        "listWebhooks",
-        "GET",
-        "",
-        "List webhooks, without their secrets",
-        list_webhooks,
+        name="listWebhooks",
+        method="GET",
+        path="/api/webhooks",
+        summary="List webhooks, without their secrets",
+        handler=list_webhooks,
         query=queries.TenantQuery,
         answers={200: Answer("a page of webhooks", answers.WebhookPage)},
     ),
     _operation(
-        "createWebhook",
-        "POST",
-        "",
-        "Have events of jobs sent to a URL, signed as Standard Webhooks are; the secret is shown once",
-        create,
+        name="createWebhook",
+        method="POST",
+        path="/api/webhooks",
+        summary="Have events of jobs sent to a URL, signed as Standard Webhooks are; the secret is shown once",
+        handler=create,
         body=WebhookBody,
         answers={201: Answer("the webhook", answers.NewWebhook)},
     ),
     _operation(
-        "deleteWebhook",
-        "DELETE",
-        "/{webhook}",
-        "Delete a webhook; what waits for it is never sent",
-        delete,
+        name="deleteWebhook",
+        method="DELETE",
+        path="/api/webhooks/{webhook}",
+        summary="Delete a webhook; what waits for it is never sent",
+        handler=delete,
         body=NoBody,
         body_optional=True,
         answers={204: Answer("deleted")},
         refusals=("NOT_FOUND",),
     ),
     _operation(
-        "testWebhook",
-        "POST",
-        "/{webhook}/test",
-        "Send a message of the type `test`",
-        test,
+        name="testWebhook",
+        method="POST",
+        path="/api/webhooks/{webhook}/test",
+        summary="Send a message of the type `test`",
+        handler=test,
         body=NoBody,
         body_optional=True,
         answers={202: Answer("the delivery", answers.Delivery)},
         refusals=("NOT_FOUND", "ILLEGAL_TRANSITION"),
     ),
     _operation(
-        "listDeliveries",
-        "GET",
-        "/{webhook}/deliveries",
-        "List what was or will be sent, newest first; `state=dead` lists what was given up",
-        list_deliveries,
+        name="listDeliveries",
+        method="GET",
+        path="/api/webhooks/{webhook}/deliveries",
+        summary="List what was or will be sent, newest first; `state=dead` lists what was given up",
+        handler=list_deliveries,
         query=queries.DeliveriesQuery,
         answers={200: Answer("a page of deliveries", answers.DeliveryPage)},
         refusals=("NOT_FOUND",),
     ),
     _operation(
-        "resendDelivery",
-        "POST",
-        "/{webhook}/deliveries/{delivery}/resend",
-        "Send a message again, under its old id",
-        resend,
+        name="resendDelivery",
+        method="POST",
+        path="/api/webhooks/{webhook}/deliveries/{delivery}/resend",
+        summary="Send a message again, under its old id",
+        handler=resend,
         body=NoBody,
         body_optional=True,
         answers={200: Answer("the delivery", answers.Delivery)},

@@ -11,8 +11,8 @@ from typing import Final
 
 import anyio
 
+from bulkops.configuration import load
 from bulkops.runtime import open_runtime
-from bulkops.settings import load
 from tests.benchmarks import application
 from tests.benchmarks.houses import Ran, configure, run_job
 from tests.benchmarks.measuring import Finding, Found, Scale, Skipped, rate, spread, stopwatch

@@ -19,13 +19,13 @@ from typing import Final, NamedTuple
 import anyio
 
 from bulkops.cleaner import Cleaner, Depot
+from bulkops.configuration import load
 from bulkops.effects import FileTaken
 from bulkops.ids import new_id
 from bulkops.models import StartBody
 from bulkops.resources.paths import Identity
 from bulkops.resources.storage import LocalStorage, protect
 from bulkops.runtime import local_owner, open_runtime
-from bulkops.settings import load
 from bulkops.store import deletions
 from bulkops.store.instance import InstanceLock
 from bulkops.store.store import Store, open_store

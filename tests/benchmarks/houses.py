@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import anyio
 
+from bulkops.configuration import load
 from bulkops.models import JobView, StartBody
 from bulkops.runtime import Runtime, local_owner, open_runtime
-from bulkops.settings import load
 
 _RESOURCE: Final = """
 [resources.{table}]

@@ -47,7 +47,7 @@ def _huey_tasks_a_second(folder: Path, count: int) -> float:
     huey: Any = SqliteHuey("benchmark", filename=str(folder / "huey.db"), results=False)
     done: list[int] = []
 
-    @huey.task()  # type: ignore[untyped-decorator]
+    @huey.task()  # type: ignore[untyped-decorator]  # huey has no types
     def look_at(item: int) -> None:
         done.append(item)
 

@@ -18,9 +18,9 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bulkops.configuration import load
 from bulkops.ids import new_id
 from bulkops.runtime import Runtime, open_runtime
-from bulkops.settings import load
 from bulkops.states import Source, Status
 from bulkops.store import credentials, events
 from bulkops.store.jobs import JobRow, Knobs, Selection

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 _SENT: Final = re.compile(rb'"n":(\d+),"t":(\d+)')
@@ -25,6 +25,10 @@ def masked(text: bytes) -> bytes:
     body = bytes(byte ^ mask[index % 4] for index, byte in enumerate(text))
     length = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2)
     return b"\x81" + length + mask + body
+
+
+def _itself(client: Client) -> Callable[[], Client]:
+    return lambda: client
 
 
 class Client(asyncio.Protocol):
@@ -92,7 +96,7 @@ class Swarm:
             self._bell.clear()
             for index in some:
                 client = Client(self, keys[index % len(keys)])
-                await loop.create_connection(lambda client=client: client, "127.0.0.1", self.port)  # type: ignore[misc]
+                await loop.create_connection(_itself(client), "127.0.0.1", self.port)
                 self._clients.append(client)
             await asyncio.wait_for(self._bell.wait(), 60)
 

@@ -35,8 +35,9 @@ def test_a_deletion_is_previewed_confirmed_by_its_word_watched_and_undone(visit:
     assert 0 < eligible < matched
     go = dialog.get_by_role("button", name=f"Delete {eligible} receipts")
     said = dialog.inner_text()
-    assert f"{eligible} of {matched} matching receipts will be acted on" in said
-    assert f"{matched - eligible} are left alone:" in said
+    assert f"{eligible} of the {matched} selected receipts." in said
+    assert f"{matched - eligible} are skipped:" in said
+    assert "You can undo this for 30 days." in said
     assert "It is protected: pinned is 1" in said
     assert "rows of attachments" in said
     assert f"confirm exactly {eligible} receipts" in said
@@ -91,6 +92,41 @@ def test_options_are_a_form_and_change_the_preview(visit: Desk) -> None:
     visit.wait_for_end()
 
 
+def test_what_cannot_be_undone_is_said_before_anything_else_is(visit: Desk) -> None:
+    dialog = visit.preview("#/resources/receipts?tenant=oak&status.eq=paid")
+    dialog.get_by_text("You can undo this for 30 days.").wait_for()
+    dialog.get_by_label("Delete for good").check()
+    dialog.get_by_text("This cannot be undone.").wait_for()
+    assert dialog.get_by_text("You can undo").count() == 0
+    visit.page.keyboard.press("Escape")
+    dialog = visit.preview("#/resources/images?client_id.eq=delta", "Export…")
+    assert dialog.get_by_text("You can undo").count() == 0, "there is nothing to undo"
+    visit.page.keyboard.press("Escape")
+
+
+def test_a_start_that_nobody_waits_for_is_not_tried_again(visit: Desk) -> None:
+    visit.page.clock.install()
+    dialog = visit.preview("#/resources/sessions", "Archive…")
+    tries: list[str] = []
+
+    def cut(route: Route) -> None:
+        tries.append(route.request.url)
+        route.abort()
+
+    visit.page.route("**/api/bulk/sessions/archive", cut)
+    dialog.get_by_role("button", name="Archive ").last.click()
+    dialog.get_by_role("button", name="Starting…").wait_for()
+    while len(tries) < 3:
+        visit.page.clock.run_for(500)
+    dialog.get_by_text("The server does not answer yet.").wait_for()
+    dialog.get_by_role("button", name="Not now").click()
+    dialog.wait_for(state="detached")
+    before = len(tries)
+    visit.page.clock.run_for(70_000)
+    visit.page.unroute("**/api/bulk/sessions/archive")
+    assert len(tries) == before
+
+
 def test_a_count_that_has_changed_stops_the_start_until_it_is_counted_again(visit: Desk) -> None:
     dialog = visit.preview("#/resources/images?client_id.eq=delta")
     with closing(sqlite3.connect(visit.server.folder / "app.db")) as database, database:
@@ -127,6 +163,55 @@ def test_refusals_are_said_where_they_belong(visit: Desk) -> None:
     assert dialog.locator("details").get_attribute("open") is not None
     visit.page.unroute("**/api/bulk/sessions/archive")
     visit.page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said", "may_count_again"),
+    [
+        (429, "RATE_LIMITED", "That is too often. Try again in 40 s.", False),
+        (428, "CONFIRMATION_REQUIRED", "Type ARCHIVE", True),
+        (403, "FORBIDDEN", "It is for other roles", False),
+    ],
+)
+def test_each_refusal_of_a_start_says_what_helps(
+    visit: Desk, status: int, code: str, said: str, may_count_again: bool
+) -> None:
+    def refuse(route: Route) -> None:
+        detail = "it is for other roles" if status == 403 else "type ARCHIVE"
+        problem = json.dumps({"status": status, "code": code, "detail": detail})
+        headers = {"Retry-After": "40"} if status == 429 else {}
+        route.fulfill(status=status, headers=headers, content_type="application/problem+json", body=problem)
+
+    dialog = visit.preview("#/resources/sessions", "Archive…")
+    visit.page.route("**/api/bulk/sessions/archive", refuse)
+    dialog.get_by_role("button", name="Archive ").last.click()
+    dialog.get_by_role("alert").get_by_text(said).wait_for()
+    assert dialog.get_by_role("button", name="Count again").is_visible() == may_count_again
+    visit.page.unroute("**/api/bulk/sessions/archive")
+    visit.page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    assert visit.page.evaluate("document.activeElement.textContent") == "Archive…"
+
+
+def test_in_a_low_window_the_preview_is_read_before_the_word_is_typed(visit: Desk) -> None:
+    visit.page.set_viewport_size({"width": 640, "height": 400})
+    visit.open("#/resources/receipts?tenant=oak")
+    visit.page.get_by_label("Select OAK-000002").check()
+    visit.page.get_by_role("button", name="Actions").click()
+    visit.page.get_by_role("button", name="Delete…").locator("visible=true").click()
+    first = visit.dialog().get_by_text("The one that is selected.")
+    first.wait_for()
+    visit.dialog().get_by_label("Type DELETE").wait_for()
+    box = first.bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] < 400
+    visit.page.keyboard.press("Escape")
+    visit.dialog().wait_for(state="detached")
+    last = visit.rows().last
+    last.scroll_into_view_if_needed()
+    assert len(visit.page.query_selector_all("main .view.full")) == 1
+    inside = visit.page.locator("main").evaluate("(main) => main.scrollTop > 500")
+    assert inside, "the page scrolls as a whole"
 
 
 def test_another_job_in_the_way_is_named_and_linked(visit: Desk) -> None:

@@ -14,7 +14,7 @@ from tests.browser.desk import Desk
 from tests.js.demo_server import DemoServer, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -39,20 +39,23 @@ def test_rows_are_searched_filtered_and_sorted_by_the_server(visit: Desk) -> Non
     visit.page.get_by_text(" of ").first.wait_for()
     visit.page.wait_for_url("**q=Cobalt**")
     visit.page.locator("main [aria-busy]").wait_for(state="detached")
-    until(lambda: set(visit.rows().locator("td:nth-child(4)").all_inner_texts()) == {"Cobalt Energy"})
+    until(lambda: set(visit.rows().locator("td:nth-child(3)").all_inner_texts()) == {"Cobalt Energy"})
     visit.page.get_by_role("button", name="Filter").click()
+    visit.page.get_by_label("Column", exact=True).select_option("created_at")
+    visit.page.get_by_text("-30d for thirty days ago").wait_for()
     visit.page.get_by_label("Column", exact=True).select_option("status")
+    visit.page.get_by_text("-30d for thirty days ago").wait_for(state="hidden")
     visit.page.get_by_label("Value").fill("closed")
     visit.page.keyboard.press("Enter")
     visit.page.get_by_text("status is closed").wait_for()
-    until(lambda: set(visit.rows().locator("td:nth-child(7)").all_inner_texts()) == {"closed"})
+    until(lambda: set(visit.rows().locator("td:nth-child(6)").all_inner_texts()) == {"closed"})
     visit.page.get_by_role("button", name="Amount cents").click()
     visit.page.get_by_role("button", name="Amount cents").click()
     visit.page.locator("th[aria-sort=descending]").wait_for()
 
     def amounts() -> list[int]:
         return [
-            int(each.replace(",", "")) for each in visit.rows().locator("td:nth-child(6)").all_inner_texts()
+            int(each.replace(",", "")) for each in visit.rows().locator("td:nth-child(5)").all_inner_texts()
         ]
 
     until(lambda: len(amounts()) > 3 and amounts() == sorted(amounts(), reverse=True))
@@ -61,6 +64,24 @@ def test_rows_are_searched_filtered_and_sorted_by_the_server(visit: Desk) -> Non
     assert "Cobalt" in visit.page.url
     visit.page.go_back()
     visit.page.get_by_text("status is closed").wait_for()
+
+
+def test_the_states_say_how_many_only_while_nothing_else_narrows_the_list(visit: Desk) -> None:
+    visit.open("#/resources/receipts")
+    total = visit.server.ask("GET", "/api/bulk/receipts/info")["counts"]["by_status"]["open"]
+    states = visit.page.locator(".states")
+    states.get_by_role("button", name=f"open {total:,}").wait_for()
+    visit.open("#/resources/receipts?tenant=oak")
+    states.get_by_role("button", name="open", exact=True).wait_for()
+    states.get_by_role("button", name="open", exact=True).click()
+    visit.page.wait_for_url("**status.eq=open**")
+
+
+def test_rows_that_actions_skip_say_so_in_words(visit: Desk) -> None:
+    visit.open("#/resources/receipts?tenant=harbor&status.eq=processing")
+    visit.rows().first.get_by_text("not eligible").wait_for()
+    visit.rows().first.locator(".open").click()
+    visit.dialog().get_by_text("Actions skip this item: it is not eligible now.").wait_for()
 
 
 def test_pages_go_on_and_back_by_keyset(visit: Desk) -> None:
@@ -75,6 +96,10 @@ def test_pages_go_on_and_back_by_keyset(visit: Desk) -> None:
     visit.page.get_by_label("Rows per page").select_option("200")
     view.get_by_text("1\N{EN DASH}200 of 5,000").wait_for()
     assert visit.rows().count() == 200
+    view = visit.open("#/schedules")
+    shown = visit.rows().count()
+    view.get_by_text(f"1\N{EN DASH}{shown} of {shown}").wait_for()
+    assert not view.get_by_role("button", name="Next page").is_visible(), "there is but one page"
 
 
 def test_rows_are_selected_by_id_and_everything_else_as_a_filter_with_exclusions(visit: Desk) -> None:
@@ -142,6 +167,20 @@ def test_a_list_follows_what_others_do(visit: Desk) -> None:
     assert visit.toast("Delete images").count() <= 1
 
 
+def test_what_stands_there_while_the_next_view_is_fetched_takes_no_clicks(visit: Desk) -> None:
+    visit.open("#/resources/images")
+    held: list[Route] = []
+    visit.page.route("**/api/bulk/sessions/info", lambda route: held.append(route))  # noqa: PLW0108  it looks for attributes
+    visit.page.get_by_role("link", name="Sessions").click()
+    visit.page.locator("main#main[aria-busy]").wait_for()
+    assert visit.page.locator("main .view").get_attribute("inert") is not None
+    until(lambda: visit.page.evaluate("1") and held)  # asking the page lets the route be heard
+    for route in held:
+        route.continue_()
+    visit.page.get_by_role("heading", name="Sessions").wait_for()
+    assert visit.page.locator("main#main[aria-busy]").count() == 0
+
+
 def test_deleted_items_are_a_list_with_actions_of_its_own(visit: Desk) -> None:
     job = visit.server.ask("POST", "/api/bulk/sessions/delete", {"filter": {"status": "open"}})
     visit.server.ask("GET", f"/api/jobs/{job['id']}?wait=20")
@@ -187,8 +226,8 @@ def test_hostile_values_are_shown_as_text(chromium: Browser, folder: Path) -> No
         desk.log_in_by_key()
         view = desk.open("#/resources/receipts?tenant=oak")
         desk.rows().get_by_text(HOSTILE).first.wait_for()
-        heights = {round(each.bounding_box()["height"]) for each in desk.rows().all()[:8]}  # type: ignore[index]
-        assert len(heights) == 1, "a long or turned text changes no row"
+        boxes = [each.bounding_box() for each in desk.rows().all()[:8]]
+        assert len({box and round(box["height"]) for box in boxes}) == 1, "a long or turned text changes no row"
         assert view.locator(".state-button").filter(has_text=HOSTILE).count() == 1
         desk.page.get_by_role("button", name="long title").click()
         desk.dialog().get_by_text("No job has touched").wait_for()

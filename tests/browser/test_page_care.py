@@ -76,7 +76,7 @@ def test_a_key_is_made_shown_once_and_revoked(visit: Desk, chromium: Browser, st
     secret = visit.dialog().locator(".secret .mono")
     secret.wait_for()
     key = secret.inner_text()
-    visit.dialog().get_by_role("button", name="I have kept it").click()
+    visit.dialog().get_by_role("button", name="I have saved it").click()
     with Desk(chromium, standing) as robot:
         robot.log_in_by_key(key)
         links = robot.page.locator("nav a").all_inner_texts()
@@ -108,7 +108,7 @@ def test_a_webhook_is_added_with_its_secret_and_removed(visit: Desk) -> None:
     visit.dialog().get_by_label("Address").fill("https://93.184.215.14/hook")
     visit.dialog().get_by_role("button", name="Add it").click()
     assert visit.dialog().locator(".secret .mono").inner_text().startswith("whsec_")
-    visit.dialog().get_by_role("button", name="I have kept it").click()
+    visit.dialog().get_by_role("button", name="I have saved it").click()
     row = visit.row("93.184.215.14")
     row.get_by_role("button", name="Test").click()
     visit.toast("A test message").wait_for()
@@ -153,7 +153,7 @@ def test_a_file_that_could_not_go_is_seen_tried_again_and_given_up(visit: Desk) 
     visit.open("#/queue")
     row = visit.row(path)
     row.get_by_text("Not there").wait_for()
-    visit.button("Work it off now").click()
+    visit.button("Remove files now").click()
     visit.toast("gone").wait_for()
     row.get_by_role("button", name="Give up").click()
     visit.dialog().get_by_role("button", name="Give it up").click()
@@ -192,3 +192,24 @@ def test_every_view_is_usable_with_a_screen_reader_light_and_dark_and_narrow(vis
         visit.open(f"#/{view}")
         wide = "document.documentElement.scrollWidth > innerWidth"
         assert not visit.page.evaluate(wide), f"{view} is wider than a phone"
+
+
+def test_what_can_be_done_with_a_row_is_in_reach_on_a_phone(visit: Desk) -> None:
+    deleted(visit, count=1)
+    visit.page.set_viewport_size({"width": 400, "height": 800})
+    for view, name in (("schedules", "Run now"), ("trash", "Restore"), ("keys", "Revoke")):
+        visit.open(f"#/{view}")
+        box = visit.rows().get_by_role("button", name=name).first.bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 400, view
+
+
+def test_the_batches_of_a_job_are_one_row_of_the_audit(visit: Desk) -> None:
+    body = {"filter": {"status": "open"}, "tenant": "oak", "batch_size": 50, "throttle_ms": 0}
+    job = visit.server.ask("POST", "/api/bulk/receipts/close", body)["id"]
+    total = ended(visit, job)["total"]
+    visit.open(f"#/audit?job={job}")
+    row = visit.row(f"{-(-total // 50)} batches")
+    row.get_by_text(f"{total} items").wait_for()
+    assert visit.rows().count() == 3, "start, batches, end"
+    visit.page.get_by_text("Only the entries of one job.").wait_for()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,10 @@ def test_jobs_are_listed_newest_first_filtered_and_opened(visit: Desk) -> None:
     visit.row("Delete images").first.wait_for()
     assert "Delete images" in visit.rows().nth(0).inner_text()
     assert "“to see what is said”" in visit.rows().nth(1).inner_text()
+    assert "1 skipped" in visit.rows().nth(1).inner_text()
+    bar = visit.rows().nth(1).locator(".meter .skip").bounding_box()
+    assert bar is not None
+    assert bar["width"] > 20, "what was skipped has its part of the bar"
     visit.page.get_by_label("Any resource").select_option("sessions")
     visit.row("Delete images").first.wait_for(state="detached")
     assert "resource=sessions" in visit.page.evaluate("location.hash")
@@ -78,6 +83,23 @@ def test_jobs_of_a_task_stand_under_its_name_and_end_with_one_toast(visit: Desk)
     assert visit.toast("Delete images").count() == 0
 
 
+def test_a_job_of_later_says_when_it_starts(visit: Desk) -> None:
+    later = (datetime.now(tz=UTC) + timedelta(days=9, hours=6)).isoformat()
+    job = visit.server.ask("POST", "/api/bulk/sessions/export", {"all": True, "run_at": later})["id"]
+    visit.open("#/jobs?status=scheduled")
+    visit.row("Export sessions").get_by_text("in 9 days").wait_for()
+    visit.open(f"#/jobs/{job}")
+    visit.page.get_by_role("region", name="Story").get_by_text("in 9 days").wait_for()
+    visit.server.ask("POST", f"/api/jobs/{job}/cancel", {})
+
+
+def test_an_address_that_leads_nowhere_leads_to_the_start(visit: Desk) -> None:
+    visit.page.evaluate("() => { location.hash = '#/nothing'; }")
+    visit.page.get_by_role("heading", name="No such page").wait_for()
+    visit.page.get_by_role("link", name="Go to the start").click()
+    visit.rows().first.wait_for()
+
+
 def test_a_job_that_is_not_there_is_said_so(visit: Desk) -> None:
     visit.page.evaluate("() => { location.hash = '#/jobs/01JNOTHINGHERE'; }")
     visit.page.get_by_text("There is no such thing, or it is not yours to see").wait_for()
@@ -107,6 +129,9 @@ def test_a_task_is_begun_from_its_resource_and_told_as_one(chromium: Browser, fo
     with DemoServer(folder) as server, Desk(chromium, server) as desk:
         desk.log_in_by_key()
         desk.open("#/resources/photos")
+        desk.button("More tasks").click()
+        desk.button("Trash maintenance…").wait_for()
+        desk.page.keyboard.press("Escape")
         desk.button("Commit changes…").click()
         desk.dialog().get_by_role("button", name="Begin").click()
         desk.dialog().locator("[data-field=project] .error").filter(has_text="project").wait_for()

@@ -83,4 +83,4 @@ def test_a_viewer_sees_what_a_viewer_may_and_nothing_to_press(
         assert desk.page.get_by_role("checkbox", name="Select", exact=False).count() == 0
         assert desk.page.get_by_label("Tenant").count() == 0
         desk.page.evaluate("() => { location.hash = '#/keys'; }")
-        desk.page.get_by_role("heading", name="There is no such page").wait_for()
+        desk.page.get_by_role("heading", name="No such page").wait_for()

@@ -62,6 +62,43 @@ def test_a_job_is_paused_resumed_slowed_and_cancelled_where_it_is_shown(
         assert not desk.tray().is_visible()
 
 
+def test_what_goes_on_hides_no_row_for_good(chromium: Browser, server: DemoServer) -> None:
+    with Desk(chromium, server, viewport={"width": 1280, "height": 600}) as desk:
+        desk.log_in_by_key()
+        desk.open("#/resources/receipts")
+        job = server.delete_receipts("nordlicht")
+        server.ask("POST", f"/api/jobs/{job['id']}/pause", {})
+        desk.tray().get_by_text("Paused").wait_for()
+        last = desk.rows().last
+        desk.page.locator("main .table-place").evaluate("(each) => each.scrollTo(0, each.scrollHeight)")
+
+        def is_clear() -> bool:
+            row, tray = last.bounding_box(), desk.tray().bounding_box()
+            return bool(row and tray and row["y"] + row["height"] <= tray["y"])
+
+        until(is_clear)
+
+
+def test_on_a_phone_what_goes_on_is_one_line_until_it_is_wanted(
+    chromium: Browser, server: DemoServer
+) -> None:
+    with Desk(chromium, server, viewport={"width": 400, "height": 800}) as desk:
+        desk.log_in_by_key()
+        job = server.delete_receipts("nordlicht", label="all of theirs, " * 12)
+        server.ask("POST", f"/api/jobs/{job['id']}/pause", {})
+        desk.tray().get_by_text("1 job under way").wait_for()
+        assert not desk.tray().locator("li").is_visible()
+        desk.tray().get_by_role("progressbar", name="Under way").wait_for()
+        desk.tray().get_by_role("button", name="Show jobs under way").click()
+        resume = desk.tray().get_by_role("button", name="Resume")
+        resume.wait_for()
+        box = resume.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 400, "a long name does not push it out of sight"
+        desk.page.reload()
+        desk.tray().locator("li").wait_for()
+
+
 def test_a_reload_in_mid_job_goes_on_where_it_is_and_the_end_is_told_once(
     chromium: Browser, server: DemoServer
 ) -> None:
@@ -117,6 +154,18 @@ def test_a_server_that_is_killed_and_comes_back_ends_the_same_job(
         server.start()
         assert "of 1,500" in desk.wait_for_end()
         assert desk.page.locator(".toast").count() == 1
+
+
+def test_a_view_that_met_no_server_opens_when_it_is_back(chromium: Browser, server: DemoServer) -> None:
+    with Desk(chromium, server) as desk:
+        desk.log_in_by_key()
+        server.kill()
+        desk.wait_for_state("Reconnecting…")
+        desk.page.evaluate("location.hash = '#/resources/images'")
+        desk.page.get_by_text("The server cannot be reached.").wait_for()
+        server.start()
+        desk.page.get_by_role("heading", name="Images").wait_for(timeout=60_000)
+        desk.rows().first.wait_for()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +238,7 @@ def test_failures_are_told_by_cause_and_tried_again(chromium: Browser, folder: P
             group.get_by_role("button", name="Retry").click()
         assert "codes" in (asked.value.post_data or "")
         desk.page.wait_for_function(f"() => !location.hash.includes('{job}')")
-        panel(desk).get_by_text(f"{bad} of {bad}").wait_for()
+        panel(desk).get_by_text(f"{bad} of {bad}", exact=True).wait_for()
         panel(desk).get_by_text("Done", exact=True).wait_for()
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import anyio
 import pytest
 
-from bulkops import Batch, Item, Scope, action, testing
+from bulkops import Batch, Item, Scope, action
 from bulkops.resources.table.batches import TableBatches
 from bulkops.resources.table.undo import TableUndo
 from bulkops.testing import CHECKS, Check, Subject, Unsupported
+from bulkops.testing.bench import OWNER, opened
+from bulkops.testing.crashes import crashing
 from tests.contract.subjects import TableSubject
 from tests.custom.shelf import Shelf, ShelfSubject
 
@@ -185,15 +187,15 @@ async def test_a_table_that_forgets_what_it_did_before_a_crash_is_noticed(
 
 async def test_what_was_unfit_before_a_crash_stays_so_after_it(tmp_path: Path) -> None:
     subject = ShelfSubject(tmp_path)
-    async with testing._bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, canary=2, batch_size=4)
     subject.shelf.kept = {"b3", "b7"}
-    async with testing._crashing(subject, "announced") as bench:
-        await bench.runtime.service.resume(testing._OWNER, job.id)
+    async with crashing(subject, "announced") as bench:
+        await bench.runtime.service.resume(OWNER, job.id)
         await anyio.sleep_forever()
     assert sorted(subject.shelf.boxes) == ["b3", "b7", "b8"], "b7 and b8 are the batch that is announced"
     subject.shelf.kept = set()
-    async with testing._bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.rested(job.id)
         assert (job.succeeded, job.failed, job.skipped) == (6, 0, 2)
         outcomes = await bench.outcomes(job.id)

@@ -12,9 +12,9 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from bulkops.configuration import load
 from bulkops.models import StartBody, UndoBody
 from bulkops.runtime import Runtime, local_owner, open_runtime
-from bulkops.settings import load
 from bulkops.states import Status
 from bulkops.store import deletions, jobs
 from bulkops.store.jobs import JobRow
@@ -26,8 +26,8 @@ _OPEN = ("queued", "moving", "purging", "restoring", "tentative")
 
 
 async def _rows(runtime: Runtime) -> list[JobRow]:
-    def read(connection: object) -> list[JobRow]:
-        found = connection.execute(f"SELECT {jobs.COLUMNS} FROM jobs ORDER BY id")  # type: ignore[attr-defined]
+    def read(connection: sqlite3.Connection) -> list[JobRow]:
+        found = connection.execute(f"SELECT {jobs.COLUMNS} FROM jobs ORDER BY id")
         return [jobs.from_row(row) for row in found]
 
     return await runtime.store.read(read)

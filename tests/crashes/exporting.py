@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from unittest import mock
 
+from bulkops.configuration import load
 from bulkops.models import JobsQuery, StartBody
 from bulkops.runtime import local_owner, open_runtime
-from bulkops.settings import load
 from bulkops.store import artifacts
 
 #: The file's id is the same in every life and every world, so that a kill point can name it.
@@ -55,5 +56,5 @@ async def carry_out(folder: Path, action: str) -> int:
 
 
 if __name__ == "__main__":
-    artifacts.new_id = lambda: FILE  # type: ignore[attr-defined]
-    sys.exit(asyncio.run(carry_out(Path(sys.argv[1]), sys.argv[2])))
+    with mock.patch.object(artifacts, "new_id", return_value=FILE):
+        sys.exit(asyncio.run(carry_out(Path(sys.argv[1]), sys.argv[2])))

@@ -9,13 +9,14 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bulkops.configuration import load
 from bulkops.errors import Refusal
 from bulkops.models import JobsQuery
 from bulkops.runtime import open_offline
-from bulkops.settings import load
 from tests.crashes import exporting
 from tests.crashes.points import Point, command, kill_at, run, watch
 from tests.engine_house import make_database
@@ -35,7 +36,7 @@ def ground(folder: Path, ledger: str) -> Path:
     return folder
 
 
-def content_of(path: Path) -> list[dict[str, object]]:
+def content_of(path: Path) -> list[dict[str, Any]]:
     raw = path.read_bytes()
     if raw.startswith(b"["):
         return list(json.loads(raw))
@@ -49,7 +50,7 @@ async def handed_out(folder: Path) -> list[bytes]:
         jobs = (await house.service.jobs(house.caller, JobsQuery(resource="things")))["items"]
         for artifact in [each for job in jobs for each in job.artifacts]:
             try:
-                download = await house.service.download(house.caller, artifact.id, take=False)
+                download = await house.service.download(house.caller, artifact.id)
             except Refusal:
                 continue
             with open(download.fd, "rb") as file:
@@ -72,7 +73,7 @@ async def judge(folder: Path, action: str) -> None:
     assert [row["id"] for row in rows] == list(range(1, exporting.ROWS + 1))
     if action == "archive":
         assert {row["status"] for row in rows} == {"archived"}
-        assert all(len(row["c"]) == 1 for row in rows)  # type: ignore[arg-type]
+        assert all(len(row["c"]) == 1 for row in rows)
         with closing(sqlite3.connect(folder / "app.db")) as connection:
             assert connection.execute("SELECT DISTINCT status FROM t").fetchall() == [("archived",)]
 

@@ -22,7 +22,8 @@ from bulkops.models import Caller, ItemsQuery, Preview, UndoBody, ValidateBody
 from bulkops.resources.contract import Query
 from bulkops.service.service import Service
 from tests.custom.shelf import Shelf
-from tests.engine_house import OWNER, a_caller, counts, outcomes, rested, run, undo
+from tests.engine_house import OWNER, counts, outcomes, rested, run, undo
+from tests.store_house import a_caller
 
 
 @asynccontextmanager
@@ -262,7 +263,7 @@ class Troubled(Shelf):
         {"id": "b1"},
         Item("", {}),
         Item("x\0", {}),
-        Item("b", None),  # type: ignore[arg-type]
+        Item("b", None),  # type: ignore[arg-type]  # wrong on purpose
     ],
     ids=repr,
 )
@@ -293,7 +294,7 @@ async def test_an_action_that_would_end_the_process_costs_its_batch(kind: str, t
         def burn_plainly(self, batch: Batch) -> None:
             sys.exit("enough")
 
-        async def read(self, ids: Sequence[str]) -> Iterable[Item]:  # type: ignore[override]
+        async def read(self, ids: Sequence[str]) -> Iterable[Item]:  # type: ignore[override]  # the shelf's need not wait
             if self.stuck:
                 sys.exit("enough")
             return super().read(ids)
@@ -371,7 +372,7 @@ async def test_a_method_that_hangs_costs_a_deadline_and_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Slow(Shelf):
-        async def read(self, ids: Sequence[str]) -> Iterable[Item]:  # type: ignore[override]
+        async def read(self, ids: Sequence[str]) -> Iterable[Item]:  # type: ignore[override]  # the shelf's need not wait
             if hang.is_set():
                 await asyncio.Event().wait()
             return super().read(ids)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bulkops import Batch, action
+from bulkops.configuration import read_resource
 from bulkops.errors import ConfigError
 from bulkops.resources.custom.declaration import load, make, read_declaration
-from bulkops.settings import read_resource
 from tests.custom.shelf import Shelf
 
 SETTINGS = read_resource("resources.boxes", "boxes", {"kind": "tests.custom.shelf:Shelf"})
@@ -31,31 +31,31 @@ class NoAction:
 
 
 class NoRead(NoAction):
-    read = None  # type: ignore[assignment]
+    read = None  # type: ignore[assignment]  # wrong on purpose
 
     @action
     def look(self, batch: Batch) -> None: ...
 
 
 class ReadsNothing(NoRead):
-    def read(self) -> list[Any]:  # type: ignore[override]
+    def read(self) -> list[Any]:  # type: ignore[override]  # wrong on purpose
         return []
 
 
 class NoMethod(NoRead):
-    read = "not me"  # type: ignore[assignment]
+    read = "not me"  # type: ignore[assignment]  # wrong on purpose
 
 
 class OddColumns(Shelf):
-    columns = {"size": complex}  # noqa: RUF012
+    columns = {"size": complex}  # noqa: RUF012  as authors write it
 
 
 class ListedColumns(Shelf):
-    columns = ["size"]  # type: ignore[assignment]  # noqa: RUF012
+    columns = ["size"]  # type: ignore[assignment]  # noqa: RUF012  wrong on purpose
 
 
 class AlikeColumns(Shelf):
-    columns = {"size": int, "Size": int}  # noqa: RUF012
+    columns = {"size": int, "Size": int}  # noqa: RUF012  as authors write it
 
 
 class OddTenant(Shelf):
@@ -63,12 +63,12 @@ class OddTenant(Shelf):
 
 
 class SlowToJudge(Shelf):
-    async def unfit(self, item: Any, action: str) -> str | None:  # type: ignore[override]
+    async def unfit(self, item: Any, action: str) -> str | None:  # type: ignore[override]  # wrong on purpose
         return None
 
 
 class UnfitForAll(Shelf):
-    def unfit(self, item: Any) -> str | None:  # type: ignore[override]
+    def unfit(self, item: Any) -> str | None:  # type: ignore[override]  # wrong on purpose
         return None
 
 
@@ -193,8 +193,9 @@ def test_a_class_is_called_with_its_settings_and_an_object_is_taken_as_it_is(mod
     module.write_text(
         "class Name:\n  def __init__(self, url): self.url = url\nmade = Name('here')", encoding="utf-8"
     )
-    assert load("w", "authors:Name", {"url": "there"}).url == "there"  # type: ignore[attr-defined]
-    assert load("w", "authors:made", {}).url == "here"  # type: ignore[attr-defined]
+    made: Any = load("w", "authors:Name", {"url": "there"})
+    ready: Any = load("w", "authors:made", {})
+    assert (made.url, ready.url) == ("there", "here")
     shelf = Shelf()
     assert make("w", "k:K", shelf, {}) is shelf
 

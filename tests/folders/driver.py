@@ -11,9 +11,9 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from bulkops.configuration import load
 from bulkops.models import StartBody, UndoBody
 from bulkops.runtime import Runtime, local_owner, open_runtime
-from bulkops.settings import load
 from bulkops.store import deletions
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from bulkops.house import House
 from bulkops.models import StartBody
 from bulkops.resources.folder import archiving, zipping
 from bulkops.resources.folder.zipping import Directory, Piece
-from bulkops.runner import House
 from bulkops.runtime import Runtime
 from tests.engine_house import OWNER, counts, outcomes, rested, run, until
 from tests.folders.house import dossiers, make_deep, make_dossier, tree_of
@@ -59,6 +59,31 @@ async def test_an_unzipped_archive_is_what_was_archived(tmp_path: Path) -> None:
         path: (look[0], look[2]) for path, look in wanted.items()
     }
     assert (out / "ana" / "x.jpg").stat().st_mtime == 1_700_000_000
+
+
+async def test_no_name_in_an_archive_is_a_path_to_windows_and_no_two_become_one(tmp_path: Path) -> None:
+    root = tmp_path / "dossiers_data"
+    written = {
+        "a\\b": "a%5Cb",
+        "a%5Cb": "a%255Cb",
+        "a%255Cb": "a%25255Cb",
+        "..\\..\\evil.bat": "..%5C..%5Cevil.bat",
+        "C:\\x": "C:%5Cx",
+        "100%.txt": "100%.txt",
+        "a%5cb": "a%5cb",
+    }
+    make_dossier(root, "ana", {name: name.encode() for name in written})
+    make_dossier(root, "b\\en")
+    async with dossiers(tmp_path) as runtime:
+        job = await run(runtime, "dossiers", "archive", all=True)
+        assert counts(job) == (2, 0, 0)
+        with zipfile.ZipFile(zip_of(runtime, job.artifacts[0].id)) as made:
+            found = {info.orig_filename: info for info in made.infolist()}
+            assert len(found) == len(made.infolist())
+            assert {each.partition("/")[0] for each in found} == {"ana", "b%5Cen"}
+            assert not any("\\" in name for name in found)
+            for name, wanted in written.items():
+                assert made.read(f"ana/{wanted}") == name.encode()
 
 
 async def test_an_item_that_cannot_be_read_whole_is_cut_out_and_fails_alone(tmp_path: Path) -> None:

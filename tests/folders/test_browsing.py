@@ -12,8 +12,9 @@ from bulkops.errors import Refusal
 from bulkops.models import ItemsQuery, ValidateBody
 from bulkops.resources.folder import browsing
 from bulkops.runtime import Runtime
-from tests.engine_house import OWNER, a_caller, counts, outcomes, rested, run, undo
+from tests.engine_house import OWNER, counts, outcomes, rested, run, undo
 from tests.folders.house import dossiers, make_dossier
+from tests.store_house import a_caller
 
 ODD = [b"a,b", b"new\nline", b"50%", b"-rf", b"\xff\xfe", "später".encode(), b" blank ", "\u202edr".encode()]
 

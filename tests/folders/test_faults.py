@@ -21,8 +21,8 @@ from bulkops.resources.folder import taking, yard
 from bulkops.resources.folder.storage import FolderStorage
 from bulkops.resources.folder.walking import remove_tree
 from bulkops.resources.folder.yard import opened_yard
-from bulkops.resources.mover import never
 from bulkops.resources.paths import rename_noreplace
+from bulkops.resources.verdicts import never
 from bulkops.runtime import Runtime
 from bulkops.store import deletions
 from tests.conftest import HandClock

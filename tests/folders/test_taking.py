@@ -130,6 +130,26 @@ async def test_a_folder_that_holds_the_servers_or_another_resources_place_is_pro
         }
 
 
+async def test_rows_that_name_their_files_from_further_up_keep_a_folder_too(tmp_path: Path) -> None:
+    root = tmp_path / "dossiers_data"
+    for name in ("ana", "ben"):
+        make_dossier(root, name)
+    (root / "loose.jpg").write_bytes(b"a row names it")
+    make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE images (id INTEGER PRIMARY KEY, path TEXT);"
+        "INSERT INTO images VALUES (1, 'ana/a.jpg'), (2, 'dossiers_data/loose.jpg'), (3, 'dossiers_data/ben/a.jpg')",
+    )
+    images = {"table": "images", "id": "id", "file": "path", "root": "."}
+    async with dossiers(tmp_path, more={"images": images}) as runtime:
+        job = await run(runtime, "dossiers", "purge", all=True)
+        assert await outcomes(runtime, job.id) == {
+            "ana": "succeeded",
+            "ben": "failed SHARED",
+            "loose.jpg": "failed SHARED",
+        }
+
+
 async def test_a_file_and_a_folder_that_rows_need_are_shared(tmp_path: Path) -> None:
     root = tmp_path / "dossiers_data"
     make_dossier(root, "ana")

@@ -15,8 +15,8 @@ import pytest
 from bulkops.resources.folder import copying, yard
 from bulkops.resources.folder.copying import remove_copied
 from bulkops.resources.folder.yard import Yard, opened_yard
-from bulkops.resources.mover import Entry, Verdict
 from bulkops.resources.paths import Area, identity_of, rename_noreplace
+from bulkops.resources.verdicts import Entry, Verdict
 from tests.folders.house import make_dossier, tree_of
 
 MEMORY = Path("/dev/shm")

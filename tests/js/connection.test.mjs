@@ -208,6 +208,34 @@ test("after 60 s a start gives up, and a refusal is no reason to try again", asy
   assert.equal(here.requests.length, tries + 1);
 });
 
+test("a start is tried up to the end of its 60 s, however long the waits have become", async () => {
+  fixed(1);
+  const here = world({ answers: { "POST /api/bulk/a/b": () => {
+    if (Date.now() < 59_000) throw new TypeError("fetch failed");
+    return { status: 202, body: { id: "j" } };
+  } } });
+  const started = here.client.start("a", "b", {}).catch((error) => error);
+  for (let n = 0; n < 70; n++) await here.after(1_000);
+  assert.equal((await started).id, "j");
+  mock.restoreAll();
+});
+
+test("a Retry-After that is a date asks for no patience", async () => {
+  const busy = { status: 503, body: { code: "DRAINING", detail: "later" }, headers: { "Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT" } };
+  const here = world({ answers: { "POST /api/bulk/a/b": busy } });
+  const started = here.client.start("a", "b", {}).catch((error) => error.code);
+  for (let n = 0; n < 70; n++) await here.after(1_000);
+  assert.equal(await started, "DRAINING");
+  assert.ok(here.requests.length < 20);
+});
+
+test("a server that asks for more patience than there is left is not waited for", async () => {
+  const busy = { status: 503, body: { code: "DRAINING", detail: "later" }, headers: { "Retry-After": "61" } };
+  const here = world({ answers: { "POST /api/bulk/a/b": busy } });
+  await assert.rejects(here.client.start("a", "b", {}), { code: "DRAINING" });
+  assert.equal(here.requests.filter(({ method }) => method === "POST").length, 1);
+});
+
 test("every address lies below the mount, and names cannot lead out of it", async () => {
   const here = world({ url: "https://h/bulk", answers: { "GET /bulk/api/jobs/..%2F..%2Fx": { body: { id: "x" } } } });
   await settle();

@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bulkops.web.census import Bounds
 from bulkops.web.live.sessions import Limits
-from bulkops.web.server import Bounds
 from tests.live.crowd import frame, split_frames
 from tests.live_house import House, client, open_house, served, until
 from tests.test_websocket import dialled

@@ -10,9 +10,9 @@ import asyncio
 import sys
 from pathlib import Path
 
+from bulkops.configuration import load
 from bulkops.models import JobsQuery, TaskBody, UndoBody
 from bulkops.runtime import Runtime, local_owner, open_runtime
-from bulkops.settings import load
 from bulkops.states import TERMINAL, Status
 
 _TASKS = {"commit": "change_commit", "upload": "upload_processing"}

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from bulkops import Bulkops
+from bulkops.configuration import load
 from bulkops.errors import ConfigError, Refusal
 from bulkops.models import Caller, JobsQuery, JobView, StartBody, TaskBody, UndoBody, ValidateBody
 from bulkops.resources.photos import tasks
 from bulkops.resources.photos.chores import CHORES
 from bulkops.runtime import Runtime, open_runtime
-from bulkops.settings import load
 from tests.photos.studio import CONFIG, Studio, damaged, samples
 from tests.test_readme import README, table
 
@@ -692,6 +692,40 @@ async def test_a_text_key_and_a_name_column_will_do(studio: Studio) -> None:
         assert studio.rows() == []
         assert counts(await undone(house, job)) == (1, 0, 0)
         assert [row[:3] for row in studio.rows()] == [row[:3] for row in rows]
+
+
+async def test_a_photo_may_be_known_by_project_and_base_alone(studio: Studio) -> None:
+    studio.sql("DROP TABLE tags")
+    studio.sql("DROP TABLE photos")
+    studio.sql(
+        "CREATE TABLE photos (project TEXT, base TEXT, stars INTEGER, keep_jpg BOOL, jpg_available BOOL,"
+        " keep_raw BOOL, raw_available BOOL, PRIMARY KEY (base, project)) WITHOUT ROWID"
+    )
+    (studio.folder / "bulkops.toml").write_text(CONFIG.replace('id = "id"\n', ""))
+    for name in ("x.JPG", "y.jpg", "a,b.jpg"):
+        studio.put("p", name, b"x")
+    async with open_runtime(load(studio.folder / "bulkops.toml", {})) as house:
+        uploaded = await run(house, "upload_postprocess", ids=["p/x", "p/y", "p/a,b"], exclude_ids=["p/y"])
+        assert await outcomes(house, uploaded) == {"p/x": ("succeeded", None), "p/a,b": ("succeeded", None)}
+        assert counts(await run(house, "upload_postprocess")) == (1, 0, 0)
+        studio.sql("UPDATE photos SET keep_jpg = 0 WHERE base <> 'y'")
+        job = await run(house, "file_removal", ids=["x,p", "y,p", "a%2Cb,p", "z,p"])
+        assert await outcomes(house, job) == {
+            "x,p": ("succeeded", None),
+            "a%2Cb,p": ("succeeded", None),
+            "y,p": ("skipped", "ALREADY_DONE"),
+            "z,p": ("skipped", "NOT_FOUND"),
+        }
+        rows = studio.sql("SELECT * FROM photos ORDER BY base")
+        cleaned = await run(house, "manifest_cleaning")
+        assert await outcomes(house, cleaned) == {"x,p": ("succeeded", None), "a%2Cb,p": ("succeeded", None)}
+        assert counts(await undone(house, cleaned)) == (2, 0, 0)
+        assert studio.sql("SELECT * FROM photos ORDER BY base") == rows
+        await run(house, "manifest_cleaning")
+        assert counts(await undone(house, job)) == (2, 0, 0)
+        assert studio.sql("SELECT base, jpg_available FROM photos ORDER BY base") == [
+            *(("a,b", 1), ("x", 1), ("y", 1))
+        ]
 
 
 async def test_a_preview_counts_files_and_bytes(studio: Studio, house: Runtime) -> None:

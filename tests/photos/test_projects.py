@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from bulkops.errors import ConfigError
-from bulkops.resources.mover import Entry, Verdict
 from bulkops.resources.paths import Identity
 from bulkops.resources.photos.projects import Projects
 from bulkops.resources.storage import protect
+from bulkops.resources.verdicts import Entry, Verdict
 
 
 @pytest.fixture
@@ -132,7 +132,9 @@ def test_another_folder_in_the_roots_place_is_not_judged(root: Path, projects: P
 def test_how_long_a_file_is_in_the_trash_begins_with_its_move(root: Path, projects: Projects) -> None:
     entry = put(root / "p" / "a.jpg")
     os.utime(root / "p" / "a.jpg", (1, 1))
-    entry = Entry(entry.path, entry.trash, projects.identify("p", ["a.jpg"])["a.jpg"])  # type: ignore[arg-type]
+    seen = projects.identify("p", ["a.jpg"])["a.jpg"]
+    assert isinstance(seen, Identity)
+    entry = Entry(entry.path, entry.trash, seen)
     before = (root / "p").stat().st_ctime_ns // 1_000_000
     assert [each.verdict for each in projects.move("p", [entry])] == [Verdict.TRASHED]
     (found,) = projects.trash("p")

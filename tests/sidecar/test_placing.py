@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bulkops.configuration import load
 from bulkops.errors import ConfigError
-from bulkops.settings import load
 from bulkops.sidecar.options import Options
 from bulkops.sidecar.placing import recognise, settle
 from bulkops.store.instance import Marker, write_marker

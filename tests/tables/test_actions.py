@@ -52,8 +52,8 @@ def test_an_action_is_there_where_its_columns_are(settings: dict[str, Any], name
     assert actions(**settings).names() == names
 
 
-def test_a_view_has_no_actions() -> None:
-    assert actions("VIEW").names() == []
+def test_a_view_is_read_only() -> None:
+    assert actions("VIEW", status=STATUS, set=["n"], soft_delete="gone").names() == ["export"]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,13 @@ from bulkops.resources.table.filters import (
     Condition,
     TimeFormat,
     both,
+    check_numbers,
     compile_filter,
+    dated_columns,
     freeze,
     guess_time_format,
+    place_instants,
+    relative_columns,
     search,
 )
 
@@ -142,6 +146,8 @@ def test_a_frozen_filter_is_the_filter_where_no_time_is_relative(value: Any) -> 
         ("sql", "2025-12-31 00:00:00"),
         ("s", 1_767_139_200),
         ("ms", 1_767_139_200_000),
+        ("us", 1_767_139_200_000_000),
+        ("ns", 1_767_139_200_000_000_000),
     ],
 )
 def test_a_relative_time_is_written_as_the_column_writes_times(name: str, written: object) -> None:
@@ -155,19 +161,52 @@ def test_a_relative_time_is_written_as_the_column_writes_times(name: str, writte
     [
         (1_767_225_600, "integer", "s"),
         (1_767_225_600_000, "integer", "ms"),
+        (1_767_225_600_000_000, "integer", "us"),
+        (1_767_225_600_000_000_000, "integer", "ns"),
+        (1_767_225_600.25, "real", "s"),
+        ("2026-01-01", "text", "sql"),
         ("2026-01-01T00:00:00Z", "text", "iso"),
         ("2026-01-01 00:00:00", "text", "sql"),
         (None, "integer", "s"),
         (None, "text", "sql"),
     ],
 )
-def test_a_columns_way_of_writing_times_is_guessed_from_one_value(
+def test_a_columns_way_of_writing_times_is_guessed_from_the_first_that_is_one(
     sample: Any, affinity: Any, name: str
 ) -> None:
     column = Column(
         name="at", declared="", affinity=affinity, notnull=False, default=None, generated=False, pk=0
     )
-    assert guess_time_format(column, sample) == TimeFormat(name)
+    samples = [] if sample is None else [sample]
+    assert guess_time_format(column, samples) == TimeFormat(name)
+    if samples:
+        assert guess_time_format(column, ["n/a", 7, *samples]) == TimeFormat(name)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        pytest.param(2_461_041.5, id="Julian days"),
+        pytest.param(789_000_000, id="seconds since 2001, as Apple counts"),
+        pytest.param(13_400_000_000_000_000, id="microseconds since 1601, as Chromium counts"),
+        pytest.param("1767225600", id="seconds as text"),
+        pytest.param("01/02/2026", id="a date that does not sort"),
+        pytest.param("a title", id="no time at all"),
+        pytest.param(b"\x00", id="a blob"),
+    ],
+)
+def test_times_that_are_not_understood_are_not_guessed(sample: Any) -> None:
+    column = Column(
+        name="at", declared="", affinity="blob", notnull=False, default=None, generated=False, pk=0
+    )
+    with pytest.raises(ValueError, match="'at' holds neither dates nor") as refused:
+        guess_time_format(column, [sample, "n/a"])
+    assert str(sample) not in str(refused.value)
+
+
+def test_the_columns_with_a_relative_time_are_found() -> None:
+    filter_ = {"a": "-30d", "b": {"lt": "-1h"}, "c": ["x", "+2d"], "d": {"in": ["-d"]}, "e": 3, "f": None}
+    assert relative_columns(filter_) == ["a", "b", "c"]
 
 
 def test_a_search_takes_its_text_literally() -> None:
@@ -181,3 +220,49 @@ def test_a_search_takes_its_text_literally() -> None:
 def test_conditions_are_joined_and_none_is_always_true() -> None:
     assert ids(both()) == [1, 2, 3, 4, 5]
     assert ids(both(Condition("t.id > :a", {"a": 1}), Condition("t.id < :b OR 0", {"b": 3}))) == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "text", "written"),
+    [
+        ("s", "lt", "2026-01-01T00:00:00Z", 1_767_225_600),
+        ("s", "lt", "2026-01-01", 1_767_225_600),
+        ("ms", "gte", "2026-01-01T01:00:00+01:00", 1_767_225_600_000),
+        ("sql", "lt", "2026-01-01T00:00:00Z", "2026-01-01"),
+        ("sql", "lte", "2026-01-01T00:00:00Z", "2026-01-01 00:00:00"),
+        ("sql", "gt", "2026-01-01T10:00:00+02:00", "2026-01-01 08:00:00"),
+        ("sql", "lt", "2026-01-01", "2026-01-01"),
+        ("iso", "lt", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+        ("iso", "lt", "2026-01-01 00:00:00", "2026-01-01T00:00:00.000Z"),
+        ("iso", "lt", "2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00.000Z"),
+        ("s", "eq", "2026-01-01", "2026-01-01"),
+        ("s", "lt", "2026-13-45", "2026-13-45"),
+        ("s", "lt", "12", "12"),
+    ],
+)
+def test_an_instant_is_compared_as_the_column_writes_instants(
+    name: str, operator: str, text: str, written: object
+) -> None:
+    filter_ = {"s": {operator: text}, "n": text, "id": [text]}
+    assert place_instants(filter_, {"s": TimeFormat(name)}) == filter_ | {"s": {operator: written}}
+    assert dated_columns(filter_) == (["s"] if operator != "eq" and "-" in text else [])
+
+
+@pytest.mark.parametrize(
+    ("filter_", "pointer"),
+    [
+        ({"n": {"lt": "abc"}}, "/filter/n/lt"),
+        ({"id": {"gte": "2026-01-01"}}, "/filter/id/gte"),
+        ({"n": {"gt": 1, "lte": ""}}, "/filter/n/lte"),
+        ({"n": {"lt": "1e400x"}}, "/filter/n/lt"),
+        ({"n": {"lt": " -1.5e3 ", "ne": "abc", "like": "a"}, "id": ["x"], "s": {"lt": "abc"}}, None),
+    ],
+)
+def test_no_text_is_held_against_numbers(filter_: dict[str, Any], pointer: str | None) -> None:
+    if pointer is None:
+        check_numbers(filter_, TABLE)
+        return
+    with pytest.raises(Refusal) as refused:
+        check_numbers(filter_, TABLE)
+    assert refused.value.extra["errors"][0]["pointer"] == pointer
+    check_numbers(filter_, TABLE, {pointer.split("/")[2]})

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkops.effects import Id
 from bulkops.ids import wire_id
 from bulkops.resources.schema import read_table
 from bulkops.resources.table.keys import Key, encode_ids, hashable
@@ -73,21 +74,22 @@ def test_the_one_parameter_of_sql_finds_exactly_the_rows_meant(
         connection.executemany("INSERT INTO c VALUES (?, ?)", rows)
         connection.executemany("INSERT OR IGNORE INTO x VALUES (?)", [(text,) for _, text in rows])
         connection.executemany("INSERT OR IGNORE INTO i VALUES (?)", [(number,) for number, _ in rows])
-        for key, table, natives in (
+        cases: list[tuple[Key, str, list[Id]]] = [
             (BOTH, "c", [list(row) for row in rows]),
             (TEXT, "x", [text for _, text in rows]),
             (INTEGER, "i", [number for number, _ in rows]),
-        ):
+        ]
+        for key, table, natives in cases:
             wanted = natives[::2]
-            foreign = list(stranger) if key is BOTH else stranger[1] if key is TEXT else stranger[0]
+            foreign: Id = list(stranger) if key is BOTH else stranger[1] if key is TEXT else stranger[0]
             sql = f"SELECT {key.select} FROM {table} AS t WHERE {key.match}"
             found = {
                 hashable(key.native(row))
-                for row in connection.execute(sql, {"ids": encode_ids([*wanted, foreign])})  # type: ignore[list-item]
+                for row in connection.execute(sql, {"ids": encode_ids([*wanted, foreign])})
             }
-            expected = {hashable(each) for each in wanted}  # type: ignore[arg-type]
-            if hashable(foreign) in {hashable(each) for each in natives}:  # type: ignore[arg-type]
-                expected.add(hashable(foreign))  # type: ignore[arg-type]
+            expected = {hashable(each) for each in wanted}
+            if hashable(foreign) in {hashable(each) for each in natives}:
+                expected.add(hashable(foreign))
             assert found == expected
 
 
@@ -97,7 +99,9 @@ def test_a_text_that_is_no_id_is_refused(wire: str) -> None:
         TEXT.parse(wire)
 
 
-@pytest.mark.parametrize("wire", ["1", "1,2,3", "x,y", "1,%00", "1,%ff", "1,", "9223372036854775808,x"])
+@pytest.mark.parametrize(
+    "wire", ["1", "1,2,3", "x,y", "1,%00", "1,%ff", "1,50%", "1,%zz", "1,", "9223372036854775808,x"]
+)
 def test_a_composite_id_has_all_its_parts(wire: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         BOTH.parse(wire)

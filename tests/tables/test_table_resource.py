@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bulkops.errors import Refusal
 from bulkops.models import RetryBody, StartBody, ValidateBody
 from tests.engine_house import (
     OWNER,
@@ -155,3 +156,103 @@ async def test_a_final_delete_leaves_nothing_to_undo(schema: Schema, tmp_path: P
             and "no rowid" not in schema.name
         ):
             assert left == []
+
+
+async def test_relative_times_are_the_columns_own_or_refused(tmp_path: Path) -> None:
+    app = make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE visits (id INTEGER PRIMARY KEY, unix_us INTEGER, julian REAL, title TEXT, deleted_at INTEGER);"
+        "INSERT INTO visits (unix_us, julian, title) VALUES"
+        " (0, 0, ''), (1000000000 * 1000000, 2452162.5, 'old'),"
+        " (unixepoch() * 1000000, julianday('now'), 'new')",
+    )
+    settings = {"kind": "table", "database": str(app), "table": "visits", "id": "id"}
+    search = {"search": ["unix_us", "julian", "title"], "soft_delete": "deleted_at"}
+    async with opened(tmp_path, {"visits": {**settings, **search}}) as runtime:
+        body = ValidateBody(action="delete", filter={"unix_us": {"gt": "-30d"}})
+        assert (await runtime.service.validate(OWNER, "visits", body)).eligible == ["3"]
+        for name in ("julian", "title"):
+            with pytest.raises(Refusal, match=f"'{name}' holds neither dates nor") as refused:
+                await run(runtime, "visits", "delete", filter={name: {"lt": "-30d"}})
+            assert refused.value.extra["errors"][0]["pointer"] == f"/filter/{name}"
+        assert counts(await run(runtime, "visits", "delete", filter={"title": {"ne": "old"}})) == (2, 0, 0)
+
+
+async def test_a_time_of_deletion_is_written_only_as_the_application_does(tmp_path: Path) -> None:
+    app = make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE visits (id INTEGER PRIMARY KEY, deleted_at INTEGER);"
+        "INSERT INTO visits (deleted_at) VALUES (NULL), (13400000000000000)",
+    )
+    settings = {"kind": "table", "database": str(app), "table": "visits", "id": "id"}
+    async with opened(tmp_path, {"visits": {**settings, "soft_delete": "deleted_at"}}) as runtime:
+        with pytest.raises(Refusal, match="/action: soft_delete: 'deleted_at' holds neither dates nor"):
+            await run(runtime, "visits", "delete", all=True)
+        execute(app, "UPDATE visits SET deleted_at = 1780000000000000 WHERE id = 2")
+        assert counts(await run(runtime, "visits", "delete", all=True)) == (1, 0, 0)
+    ((stamp,),) = execute(app, "SELECT deleted_at FROM visits WHERE id = 1")
+    assert 10**15 < stamp < 10**16
+
+
+async def test_rows_before_a_date_are_those_before_it_however_the_column_writes_dates(tmp_path: Path) -> None:
+    make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, s INTEGER, day TEXT, iso TEXT, odd INTEGER, price DECIMAL(10,2));"
+        "INSERT INTO t VALUES"
+        " (1, strftime('%s', '2025-12-31 23:00') + 0,"
+        "  '2025-12-31 23:00:00', '2025-12-31T23:00:00Z', '2025-12-31 23:00:00', 5),"
+        " (2, strftime('%s', '2026-01-01 01:00') + 0,"
+        "  '2026-01-01 01:00:00', '2026-01-01T01:00:00Z', '2026-01-01 01:00:00', 7)",
+    )
+    search = ["s", "day", "iso", "odd", "price"]
+    async with opened(tmp_path, {"things": {"table": "t", "id": "id", "search": search}}) as runtime:
+
+        async def matching(**filter_: Any) -> list[str]:
+            body = ValidateBody(action="delete", filter=filter_)
+            return (await runtime.service.validate(OWNER, "things", body)).eligible
+
+        for column in ("s", "day", "iso", "odd"):
+            for when in (
+                "2026-01-01",
+                "2026-01-01T00:00:00Z",
+                "2026-01-01T02:00:00+02:00",
+                "2026-01-01 00:00:00",
+            ):
+                assert await matching(**{column: {"lt": when}}) == ["1"], (column, when)
+                assert await matching(**{column: {"gte": when}}) == ["2"], (column, when)
+        assert await matching(price={"lt": "6"}) == ["1"]
+        for column, text in (("price", "abc"), ("price", "2026-01-01"), ("s", "soon")):
+            with pytest.raises(Refusal) as refused:
+                await matching(**{column: {"lt": text}})
+            assert refused.value.extra["errors"][0]["pointer"] == f"/filter/{column}/lt"
+
+
+async def test_a_preview_warns_of_rows_that_other_rows_keep(tmp_path: Path) -> None:
+    app = make_database(
+        tmp_path / "app.db",
+        "CREATE TABLE albums (id INTEGER PRIMARY KEY, deleted_at TEXT);"
+        "CREATE TABLE tracks (id INTEGER PRIMARY KEY, album INTEGER REFERENCES albums);"
+        "CREATE TABLE likes (album INTEGER REFERENCES albums ON DELETE CASCADE);"
+        "INSERT INTO albums (id) VALUES (1), (2); INSERT INTO tracks (album) VALUES (1);"
+        "INSERT INTO likes VALUES (1), (2)",
+    )
+    plain = {"kind": "table", "database": str(app), "table": "albums", "id": "id"}
+    resources = {
+        "plain": plain,
+        "soft": {**plain, "soft_delete": "deleted_at"},
+        "off": {**plain, "foreign_keys": False},
+        "whole": {**plain, "children": [{"table": "tracks", "key": "album"}]},
+    }
+    async with opened(tmp_path, resources) as runtime:
+
+        async def warned(resource: str, *ids: int, **options: Any) -> list[str]:
+            body = ValidateBody(action="delete", ids=list(ids), options=options)
+            warnings = (await runtime.service.validate(OWNER, resource, body)).warnings
+            return [each.detail for each in warnings if each.code == "CONSTRAINT"]
+
+        said = ['rows of "tracks" point at some of these, which fail then']
+        assert await warned("plain", 1, 2) == await warned("soft", 1, hard=True) == said
+        assert await warned("plain", 2) == await warned("soft", 1) == []
+        assert await warned("off", 1) == await warned("whole", 1) == []
+        job = await run(runtime, "plain", "delete", all=True)
+        assert await outcomes(runtime, job.id) == {"1": "failed CONSTRAINT", "2": "succeeded"}

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
+from bulkops.configuration import read_action
 from bulkops.errors import ConfigError, did_you_mean
 from bulkops.resources import host_options
 from bulkops.resources.calling import HostAction, declare, is_async
 from bulkops.resources.custom.authoring import BATCH_SIZE, DeclaredAction
-from bulkops.settings import ResourceSettings, read_action
+from bulkops.settings import ResourceSettings
 
 #: What a column may hold, and what SQLite calls it.
 AFFINITIES: Final[dict[type, str]] = {

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -29,11 +27,19 @@ from bulkops.resources.contract import Batches, Browse, Found, ItemsPage, Query,
 from bulkops.resources.custom.asking import PIECE, Asker, OwnThread, call
 from bulkops.resources.custom.authoring import Scope
 from bulkops.resources.custom.declaration import Declaration
+from bulkops.resources.custom.images import read_image, write_image
 from bulkops.resources.custom.mirror import Mirror, Shape
 from bulkops.resources.table import browsing
 from bulkops.resources.table.actions import Actions
 from bulkops.resources.table.bound import CONFLICT
-from bulkops.resources.table.filters import TimeFormat, compile_filter, freeze
+from bulkops.resources.table.filters import (
+    TimeFormat,
+    check_numbers,
+    compile_filter,
+    dated_columns,
+    freeze,
+    place_instants,
+)
 from bulkops.resources.table.selecting import Selector
 from bulkops.resources.target import DeadlineError
 from bulkops.settings import ActionSettings, ResourceSettings
@@ -156,7 +162,13 @@ class CustomResource:
 
     async def freeze_filter(self, filter_: dict[str, Any], now_ms: int) -> dict[str, Any]:
         compile_filter(filter_, self._shape.table, self.settings.search)
-        frozen = freeze(filter_, now_ms, self._time_format)
+        seconds = {
+            name: written
+            for name in dated_columns(filter_)
+            if not (written := self._time_format(name)).is_text
+        }
+        frozen = freeze(place_instants(filter_, seconds), now_ms, self._time_format)
+        check_numbers(frozen, self._shape.table)
         kinds = self._declaration.columns
         return {
             name: _instants(value) if kinds.get(name) is datetime else value for name, value in frozen.items()
@@ -385,10 +397,9 @@ class CustomResource:
         column = self.settings.status.column if self.settings.status else None
         by_status: Counter[str] = Counter()
         total = 0
-        until = time.monotonic() + deadline_s
         async with OwnThread() as thread:
             source = self._asker.pieces(
-                thread, self._declaration.select, Scope(tenant), deadline_s=until - time.monotonic()
+                thread, self._declaration.select, Scope(tenant), deadline_s=deadline_s
             )
             try:
                 async with aclosing(source):
@@ -419,7 +430,7 @@ class CustomResource:
             if undo:
                 hidden = query.action in _HIDING
                 return {
-                    position: _read_image(kept[position])
+                    position: read_image(kept[position])
                     for position, item in zip(todo.positions, todo.ids, strict=True)
                     if position in kept and (str(item) in there) != hidden
                 }
@@ -437,7 +448,7 @@ class CustomResource:
         if action.undo is None:
             return []
         return [
-            Image(position, item.id, self._label_of(item), action.name in _HIDING, _write_image(item))
+            Image(position, item.id, self._label_of(item), action.name in _HIDING, write_image(item))
             for position, item in items.items()
         ]
 
@@ -478,26 +489,3 @@ def _check_id(text: object) -> None:
         raise ValueError(f"an id is a text of 1 to {_MAX_ID:,} characters")
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("an id holds no NUL and no lone surrogate")
-
-
-def _write_image(item: Item) -> bytes:
-    """Write an item down, whatever its row holds: what no record can hold is kept as text."""
-    try:
-        row = msgspec.msgpack.encode([item.row, item.tenant], enc_hook=str)
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        texts = {str(name): str(value) for name, value in item.row.items()}
-        row = msgspec.msgpack.encode([_encodable(texts), item.tenant])
-    return zlib.compress(row, 1)
-
-
-def _encodable(row: dict[str, str]) -> dict[str, str]:
-    return {_plain(name): _plain(value) for name, value in row.items()}
-
-
-def _plain(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def _read_image(image: Image) -> Item:
-    row, tenant = msgspec.msgpack.decode(zlib.decompress(image.image), type=tuple[dict[str, Any], str | None])
-    return Item(image.item, row, tenant)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -27,14 +28,14 @@ from bulkops.resources.folder.taking import Matching, halt_of
 from bulkops.resources.folder.walking import measure_tree, visit
 from bulkops.resources.folder.yard import Yard, opened_yard
 from bulkops.resources.folder.zipping import Directory, Piece
-from bulkops.resources.mover import Stop, never
 from bulkops.resources.paths import Identity, identity_of, reason_of
+from bulkops.resources.verdicts import Stop, never
 
 #: A batch ends behind the item with which it reads this much: progress is seen, requests are heard.
 _BATCH_BYTES: Final = 32 << 20
 _WEIGH_S: Final = 0.5
 _BLOCK: Final = 1 << 20
-#: O_NONBLOCK: a FIFO put in a file's place must not hold the thread for ever.
+_MISTAKABLE: Final = re.compile(rb"\\|%5C|%25")
 
 
 class ChangedError(Exception):
@@ -234,5 +235,17 @@ def _blocks(reader: int, mine: Identity, path: bytes, stop: Stop) -> Iterator[by
     raise ChangedError(f"{path.decode('utf-8', 'replace')!r} was written to while it was read")
 
 
+def _written(path: bytes) -> bytes:
+    """Write a path so that nobody who unpacks it takes a name for a path: Windows ends a folder at a backslash.
+
+    It stands as ``%5C``; in names that could be mistaken for one written like that, so does ``%`` as ``%25``. Two
+    names are never written alike.
+    """
+    return b"/".join(
+        part.replace(b"%", b"%25").replace(b"\\", b"%5C") if _MISTAKABLE.search(part) else part
+        for part in path.split(b"/")
+    )
+
+
 def _piece(path: bytes, look: os.stat_result) -> Piece:
-    return Piece(path, look.st_mode, look.st_mtime_ns // 1_000_000_000)
+    return Piece(_written(path), look.st_mode, look.st_mtime_ns // 1_000_000_000)

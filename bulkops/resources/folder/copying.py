@@ -12,12 +12,10 @@ import stat
 from contextlib import suppress
 
 from bulkops import handles
+from bulkops.resources.copies import fill
 from bulkops.resources.folder.entries import kind_of
 from bulkops.resources.folder.walking import Descent, visit
-from bulkops.resources.mover import fill
 from bulkops.resources.paths import identity_of
-
-#: O_NONBLOCK: a FIFO put in a file's place must not hold the thread for ever.
 
 
 def copy_tree(parent: int, name: bytes, target: int, copy: bytes) -> None:
@@ -105,14 +103,11 @@ def remove_copied(parent: int, name: bytes, target: int, copy: bytes) -> bool:
         for place, files, folders in visit(target, copy):
             while there.depth >= place.depth > 1:
                 _leave_and_remove(there)
-            if place.depth > 1:
-                try:
-                    there.enter(place.path().rpartition(b"/")[2])
-                except OSError:  # gone already, or something else now
-                    for _ in files:
-                        pass
-                    folders.clear()
-                    continue
+            if place.depth > 1 and not _enters(there, place.path().rpartition(b"/")[2]):
+                for _ in files:
+                    pass
+                folders.clear()
+                continue
             for each in files:
                 _remove_twin(place, there, each)
         while there.depth:
@@ -125,6 +120,15 @@ def remove_copied(parent: int, name: bytes, target: int, copy: bytes) -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def _enters(there: Descent, name: bytes) -> bool:
+    """Go down into a folder; ``False`` when it is gone already, or is something else now."""
+    try:
+        there.enter(name)
+    except OSError:
+        return False
+    return True
 
 
 def _leave_and_remove(there: Descent) -> None:

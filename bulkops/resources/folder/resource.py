@@ -31,7 +31,7 @@ from bulkops.resources.folder.storage import FolderStorage
 from bulkops.resources.folder.taking import Named, Taking
 from bulkops.resources.folder.yard import Yard, opened_yard
 from bulkops.resources.paths import reason_of
-from bulkops.resources.table.filters import TimeFormat, compile_filter, freeze
+from bulkops.resources.table.filters import TimeFormat, check_numbers, compile_filter, freeze, place_instants
 from bulkops.resources.table.selecting import Selector
 from bulkops.resources.target import DeadlineError
 from bulkops.settings import ActionSettings, ResourceSettings
@@ -119,7 +119,9 @@ class FolderResource:
 
     async def freeze_filter(self, filter_: dict[str, Any], now_ms: int) -> dict[str, Any]:
         compile_filter(filter_, TABLE, list(COLUMNS))
-        return freeze(filter_, now_ms, lambda _: _TIMES)
+        frozen = freeze(place_instants(filter_, {"mtime": _TIMES}), now_ms, lambda _: _TIMES)
+        check_numbers(frozen, TABLE)
+        return frozen
 
     async def check(self, query: Query) -> None:
         schemas = self.option_schemas(query.action)

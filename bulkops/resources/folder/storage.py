@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bulkops.resources.folder.yard import attempt, opened_yard
-from bulkops.resources.mover import Entry, Result, Stop, Verdict, never
 from bulkops.resources.paths import Area, reason_of
 from bulkops.resources.storage import LocalStorage
+from bulkops.resources.verdicts import Entry, Result, Stop, Verdict, never
 
 _CHANGED = frozenset({Verdict.TRASHED, Verdict.PURGED, Verdict.RESTORED})
 

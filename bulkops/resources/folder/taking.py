@@ -28,8 +28,9 @@ from bulkops.resources.folder.names import is_ours, name_of, shown
 from bulkops.resources.folder.storage import FolderStorage
 from bulkops.resources.folder.walking import remove_tree
 from bulkops.resources.folder.yard import Yard, opened_yard
-from bulkops.resources.mover import Entry, Result, Verdict, never
 from bulkops.resources.paths import Identity, identity_of, is_final, reason_of
+from bulkops.resources.verdicts import Entry, Result, Verdict, never
+from bulkops.shapes import whole
 
 #: Purging is waiting for the disk: four hands gain a fifth over two, and a third over one.
 _HANDS: Final = 4
@@ -69,7 +70,7 @@ class Announced(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Announced).decode
+_decode = msgspec.msgpack.Decoder(whole(Announced)).decode
 
 
 class Taking:
@@ -244,10 +245,9 @@ class _Shift:
     def _one(self, yard: Yard, index: int) -> None:
         target = self._targets[index]
         began = time.monotonic()
-        if self._final:
-            self._turn.log.started(target.item)
-            if target.folder:
-                self._turn.log.flush()  # it may take minutes
+        self._turn.log.started(target.item)
+        if self._final and target.folder:
+            self._turn.log.flush()  # it may take minutes
         try:
             refused = self._purge(yard, target) if self._final else self._trash(yard, target)
         except OSError as error:
@@ -259,8 +259,7 @@ class _Shift:
             self.exceptions.append(refused)
         with self._lock:
             self._last = max(self._last, index)
-        if self._final:
-            self._note(target, refused, int((time.monotonic() - began) * 1000))
+        self._note(target, refused, int((time.monotonic() - began) * 1000))
 
     def _note(self, target: Target, refused: ItemException | None, ms: int) -> None:
         if refused is None:
@@ -371,27 +370,29 @@ def _look(storage: FolderStorage, positions: Sequence[int], items: list[str]) ->
     try:
         with opened_yard(storage.area) as yard:
             for position, item in zip(positions, items, strict=True):
-                name = name_of(item)
-                try:
-                    found = None if is_ours(name) else yard.look(name)
-                except OSError as error:
-                    why = reason_of(error)
-                    exceptions.append(ItemException(position, item, "failed", "IO_ERROR", why))
-                    continue
-                odd = None if found is None else odd_of(found, yard.ground)
-                if found is None:
-                    missing = ("skipped", "NOT_FOUND", "there is no such item")
-                    exceptions.append(ItemException(position, item, *missing))
-                elif odd is not None:
-                    exceptions.append(ItemException(position, item, "skipped", *UNFIT[odd]))
+                found = _look_at(yard, position, item, f"{mark}.{len(targets)}")
+                if isinstance(found, Target):
+                    targets.append(found)
                 else:
-                    trash = f"{mark}.{len(targets)}"
-                    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-                    folder = stat.S_ISDIR(found.st_mode)
-                    targets.append(Target(position, item, trash, identity, folder))
+                    exceptions.append(found)
     except OSError as error:
         raise _untouched(halt_of(error)) from error
     return Announced(exceptions, targets)
+
+
+def _look_at(yard: Yard, position: int, item: str, trash: str) -> Target | ItemException:
+    name = name_of(item)
+    try:
+        found = None if is_ours(name) else yard.look(name)
+    except OSError as error:
+        return ItemException(position, item, "failed", "IO_ERROR", reason_of(error))
+    if found is None:
+        return ItemException(position, item, "skipped", "NOT_FOUND", "there is no such item")
+    odd = odd_of(found, yard.ground)
+    if odd is not None:
+        return ItemException(position, item, "skipped", *UNFIT[odd])
+    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return Target(position, item, trash, identity, stat.S_ISDIR(found.st_mode))
 
 
 def _begun(storage: FolderStorage, targets: list[Target]) -> int:

@@ -19,8 +19,8 @@ from functools import cache
 from typing import Final
 
 from bulkops import handles
-from bulkops.resources.mover import Stop
 from bulkops.resources.paths import FileKey
+from bulkops.resources.verdicts import Stop
 
 _OPENAT2: Final = 437
 #: Across no mount, through no symbolic link of any sort, never above the folder.

@@ -18,8 +18,8 @@ from bulkops.resources import mover
 from bulkops.resources.folder.copying import copy_tree, remove_copied
 from bulkops.resources.folder.entries import Ground
 from bulkops.resources.folder.walking import remove_tree
-from bulkops.resources.mover import Entry, Result, Stop, Verdict, judge, never
 from bulkops.resources.paths import Area, Identity, identity_of, opened_folder, reason_of, rename_noreplace
+from bulkops.resources.verdicts import Entry, Result, Stop, Verdict, judge, never
 
 _MISSING: Final = Result(Verdict.MISSING)
 _REPLACED: Final = Result(Verdict.SUPERSEDED, "something else took its place")

@@ -19,9 +19,8 @@ import anyio.to_thread
 from bulkops.effects import BatchResult, Fence, Image, ItemException, Plan, Todo
 from bulkops.errors import Halt, JobFailed, Transient
 from bulkops.ids import wire_id
-from bulkops.resources import mover
+from bulkops.resources import verdicts
 from bulkops.resources.contract import Ahead, Turn
-from bulkops.resources.mover import Result
 from bulkops.resources.photos import deeds, pictures
 from bulkops.resources.photos.deciding import Deciding
 from bulkops.resources.photos.deeds import Decided, Deed, Verdict
@@ -38,6 +37,7 @@ from bulkops.resources.table.bound import (
 )
 from bulkops.resources.table.filters import Condition
 from bulkops.resources.target import translate
+from bulkops.resources.verdicts import Result
 
 #: Pictures that are made at a time, in all jobs together.
 MAX_PICTURES: Final = 2
@@ -45,7 +45,7 @@ MAX_PICTURES: Final = 2
 _PATIENCE: Final = 20
 _ANY: Final = Condition("1", {})
 _GOOD: Final = frozenset(
-    {mover.Verdict.TRASHED, mover.Verdict.PURGED, mover.Verdict.RESTORED, mover.Verdict.MISSING}
+    {verdicts.Verdict.TRASHED, verdicts.Verdict.PURGED, verdicts.Verdict.RESTORED, verdicts.Verdict.MISSING}
 )
 
 
@@ -205,7 +205,7 @@ class PhotoBatches:
             except pictures.PillowMissing as error:
                 missing.append(str(error))
             except OSError as error:
-                troubles[deed.position] = verdict_of(mover.judge(error), deed.picture or "")
+                troubles[deed.position] = verdict_of(verdicts.judge(error), deed.picture or "")
 
         async with anyio.create_task_group() as group:
             for deed in wanted:
@@ -240,7 +240,7 @@ def without(all_deeds: list[Deed], found: Sequence[ItemException]) -> list[Deed]
     return [deed for deed in all_deeds if deed.position not in gone]
 
 
-def judged(entries: Sequence[tuple[int, mover.Entry]], results: Sequence[Result]) -> dict[int, Verdict]:
+def judged(entries: Sequence[tuple[int, verdicts.Entry]], results: Sequence[Result]) -> dict[int, Verdict]:
     """Sort out what went wrong, by position; a file that is missing is as good as moved."""
     return {
         position: verdict_of(
@@ -253,13 +253,13 @@ def judged(entries: Sequence[tuple[int, mover.Entry]], results: Sequence[Result]
 
 def verdict_of(result: Result, name: str) -> Verdict:
     """Say what a mover's verdict means for an item."""
-    if result.verdict is mover.Verdict.MISSING:
+    if result.verdict is verdicts.Verdict.MISSING:
         return Verdict("skipped", "NOT_FOUND", f"{name} is not there")
-    if result.verdict is mover.Verdict.SUPERSEDED:
+    if result.verdict is verdicts.Verdict.SUPERSEDED:
         return Verdict("failed", "SUPERSEDED", f"{name}: {result.reason}")
-    if result.verdict is mover.Verdict.CONFLICT:
+    if result.verdict is verdicts.Verdict.CONFLICT:
         return Verdict("skipped", "CONFLICT", f"{name}: {result.reason}")
-    code = "IO_ERROR" if result.verdict is mover.Verdict.RETRY else "REFUSED_PATH"
+    code = "IO_ERROR" if result.verdict is verdicts.Verdict.RETRY else "REFUSED_PATH"
     return Verdict("failed", code, f"{name}: {result.reason}")
 
 

@@ -11,7 +11,7 @@ from bulkops.resources.photos.deciding import Deciding
 from bulkops.resources.photos.ground import Ground
 from bulkops.resources.table.batches import TableBatches
 from bulkops.resources.table.bound import Bound, without
-from bulkops.resources.table.reading import announce
+from bulkops.resources.table.reading import announce_also
 
 
 class CleaningBatches(TableBatches):
@@ -34,4 +34,4 @@ class CleaningBatches(TableBatches):
         unfit = decided.exceptions
         plan = await super().plan(without(todo, {each.position for each in unfit}), kept, stuck)
         exceptions = [*unfit, *plan.exceptions]
-        return msgspec.structs.replace(plan, exceptions=exceptions, data=announce(exceptions))
+        return msgspec.structs.replace(plan, exceptions=exceptions, data=announce_also(plan.data, unfit))

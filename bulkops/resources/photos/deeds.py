@@ -12,10 +12,11 @@ import msgspec
 
 from bulkops.effects import Id, ItemException
 from bulkops.ids import wire_id
-from bulkops.resources.mover import Entry
 from bulkops.resources.paths import Identity
 from bulkops.resources.photos.names import reference
 from bulkops.resources.table.images import Record
+from bulkops.resources.verdicts import Entry
+from bulkops.shapes import whole
 
 
 class File(msgspec.Struct, frozen=True, array_like=True):
@@ -85,8 +86,8 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Decided)
-_deed_decoder = msgspec.msgpack.Decoder(Deed)
+_decoder = msgspec.msgpack.Decoder(whole(Decided))
+_deed_decoder = msgspec.msgpack.Decoder(whole(Deed))
 
 
 def encode(value: Decided | Deed) -> bytes:

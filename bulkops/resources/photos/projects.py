@@ -18,15 +18,13 @@ import msgspec
 
 from bulkops import handles
 from bulkops.errors import ConfigError
-from bulkops.resources import mover
-from bulkops.resources.mover import Entry, Result, Verdict
+from bulkops.resources import mover, verdicts
 from bulkops.resources.paths import (
     Area,
     FileKey,
     FolderMissing,
     Identity,
     PathRefused,
-    Refused,
     Seen,
     identity_of,
     is_final,
@@ -38,6 +36,7 @@ from bulkops.resources.paths import (
 from bulkops.resources.photos import names
 from bulkops.resources.photos.names import Kind
 from bulkops.resources.storage import Forbidden
+from bulkops.resources.verdicts import Entry, Result, Verdict
 
 TRASH: Final = ".trash"
 #: Derivatives by the folder they stand in, beside the photos: the longer side at most so many pixels.
@@ -191,7 +190,7 @@ class Projects:
         except FolderMissing:
             return [Result(Verdict.MISSING)] * len(entries)
         except OSError as error:
-            return [mover.judge(error)] * len(entries)
+            return [verdicts.judge(error)] * len(entries)
 
     def restore(self, project: str, entries: Sequence[Entry]) -> list[Result]:
         """Move files back from a project's trash, never over anything."""
@@ -208,7 +207,7 @@ class Projects:
             gone = Verdict.PURGED if act is mover.purge_batch else Verdict.MISSING
             return [Result(gone)] * len(entries)
         except OSError as error:
-            return [mover.judge(error)] * len(entries)
+            return [verdicts.judge(error)] * len(entries)
 
     def drop_derivatives(self, project: str, bases: Sequence[str]) -> None:
         """Remove the derivatives of photos; what is not there, or is no file or folder, is passed by.
@@ -321,8 +320,3 @@ def _picture(base: str) -> bytes:
 def _key(descriptor: int) -> FileKey:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
-
-
-def seen_identity(seen: Seen) -> Identity | str | None:
-    """Return a file's identity, why it must not be touched, or ``None`` when there is none."""
-    return seen.reason if isinstance(seen, Refused) else seen

@@ -6,7 +6,7 @@ other does not. It is a table as far as browsing, filters and counts go; what ac
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import msgspec
 
 from bulkops.effects import Id
 from bulkops.errors import Halt, invalid_field
+from bulkops.ids import wire_id
 from bulkops.models import Caution, Impact
 from bulkops.resources.contract import Batches, Completed, FollowUp, Found, Query, Tally
 from bulkops.resources.photos import names, tasks
@@ -30,6 +31,7 @@ from bulkops.resources.photos.rows import AVAILABLE, KEEP, Mirror, is_off, is_on
 from bulkops.resources.photos.undo import PhotoUndo
 from bulkops.resources.table.actions import Act, Unfit, negate
 from bulkops.resources.table.filters import Condition, both
+from bulkops.resources.table.keys import hashable
 from bulkops.resources.table.resource import TableResource
 from bulkops.resources.table.undo import TableUndo
 from bulkops.resources.target import Target
@@ -117,11 +119,12 @@ class PhotosResource(TableResource):
 
     def parse_id(self, wire: str | int) -> Id:
         """Read an id: a row's, or ``project/base`` for photos that may have none."""
-        try:
-            return super().parse_id(wire)
-        except ValueError:
-            if "/" not in str(wire):
-                raise
+        if self.key.single or "/" not in str(wire):  # in the parts of a key of two it is encoded
+            try:
+                return super().parse_id(wire)
+            except ValueError:
+                if "/" not in str(wire):
+                    raise
         names.parse_reference(str(wire))
         return str(wire)
 
@@ -198,22 +201,19 @@ class PhotosResource(TableResource):
         return found[:limit]
 
     async def _named(self, query: Query, chore: Chore) -> list[Found]:
-        ids = [item for item in query.ids or [] if item not in set(_singles(query.exclude))]
+        excluded = set(map(hashable, query.exclude))
+        ids = [item for item in query.ids or [] if hashable(item) not in excluded]
         if chore.over is not Over.ROWS:
             return await self._judged(query, [Found(item) for item in ids], keep_all=True)
         rows_query = msgspec.structs.replace(query, ids=[item for item in ids if self._is_key(item)])
-        found = {
-            each.id: each
-            for each in await super().select(rows_query, len(ids))
-            if not isinstance(each.id, list)
-        }
+        found = {hashable(each.id): each for each in await super().select(rows_query, len(ids))}
         missing = Found("", "NOT_FOUND", "there is no such item")
-        asked = [found.get(item, msgspec.structs.replace(missing, id=item)) for item in _singles(ids)]
+        asked = [found.get(hashable(item), msgspec.structs.replace(missing, id=item)) for item in ids]
         return await self._judged(query, asked, keep_all=True) if chore.looks else asked
 
     def _is_key(self, item: Id) -> bool:
         try:
-            return super().parse_id(item) == item if isinstance(item, (str, int)) else False
+            return super().parse_id(wire_id(item)) == item
         except ValueError:
             return False
 
@@ -243,7 +243,7 @@ class PhotosResource(TableResource):
         """Walk what has no row of its own, project by project."""
         if query.filter:
             raise invalid_field("/filter", f"{query.action} is not about rows: use all, or ids")
-        excluded = set(_singles(query.exclude))
+        excluded = set(map(hashable, query.exclude))
         project = self.project_of(query.options)
         projects = [project] if project is not None else await in_thread(self._projects.all)
         for each in projects:
@@ -271,7 +271,7 @@ class PhotosResource(TableResource):
         fit = [each.id for each in asked if each.code is None]
         verdicts = dict(
             zip(
-                _singles(fit),
+                map(hashable, fit),
                 await self._deciding(query, reading=True).judge(range(len(fit)), fit),
                 strict=True,
             )
@@ -279,7 +279,7 @@ class PhotosResource(TableResource):
         named = keep_all or "files" in query.options
         kept: list[Found] = []
         for each in asked:
-            verdict = None if each.code is not None else verdicts[_single(each.id)]
+            verdict = None if each.code is not None else verdicts[hashable(each.id)]
             if verdict is None or isinstance(verdict, Deed) or verdict.outcome == "failed":
                 kept.append(each)
             elif named:
@@ -336,15 +336,6 @@ class PhotosResource(TableResource):
 def _any(*conditions: Condition) -> Condition:
     params = {name: value for condition in conditions for name, value in condition.params.items()}
     return Condition(" OR ".join(f"({condition.sql})" for condition in conditions), params)
-
-
-def _single(item: Id) -> int | str:
-    assert not isinstance(item, list)  # a table of photos has one id column
-    return item
-
-
-def _singles(items: Sequence[Id]) -> list[int | str]:
-    return [_single(item) for item in items]
 
 
 def _explain_option(option: str, value: Any) -> str | None:

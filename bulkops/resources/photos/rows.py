@@ -74,8 +74,8 @@ class Mirror:
         self.table = table
         self.key = key
         self.base = _columns(f"resources.{resource}.table", table)
-        if not key.single:
-            raise ConfigError(f"resources.{resource}.id", "a table of photos has one id column")
+        if (why := explain_key(key.names, self.base)) is not None:
+            raise ConfigError(f"resources.{resource}.id", why)
         self._shape = shape_of(table)
         self._flags = [*KEEP.values(), *AVAILABLE.values()]
         self._name = quote(table.name)
@@ -106,22 +106,17 @@ class Mirror:
         return {row[0] for row in fetch(connection, sql, {"project": project})}
 
     def _photo(self, row: tuple[Any, ...]) -> Photo:
-        width = 3 + len(self._flags)
-        held = dict(zip(self._flags, row[3:width], strict=True))
-        return Photo(
-            id=self.key.native(row),
-            project=row[1],
-            base=row[2],
-            held=held,
-            record=self._shape.record(row[width:]),
-        )
+        project, base, *rest = row[len(self.key.names) :]
+        held = dict(zip(self._flags, rest, strict=False))
+        record = self._shape.record(tuple(rest[len(self._flags) :]))
+        return Photo(id=self.key.native(row), project=project, base=base, held=held, record=record)
 
     def row_of(self, deed: Deed) -> Id:
         """Return the id of the row that a deed changes; its item may be a photo that was named otherwise."""
         if deed.record is None:
             return deed.item
         held = dict(zip(deed.record.columns, deed.record.values, strict=True))
-        return self.key.native((held[self.key.names[0]],))
+        return self.key.native(tuple(held[name] for name in self.key.names))
 
     def in_project(self, project: str) -> Condition:
         """Return the condition of a project's rows."""
@@ -166,7 +161,7 @@ class Mirror:
     def add(self, connection: sqlite3.Connection, project: str, base: str, flags: dict[str, Any]) -> None:
         """Insert a photo's row, unless there is one."""
         values: dict[str, Any] = {PROJECT: project, self.base: base, **flags}
-        if self.key.names[0] != self.table.integer_key:
+        if self.key.single and self.key.names[0] != self.table.integer_key:
             values[self.key.names[0]] = new_id()
         names = ", ".join(quote(name) for name in values)
         marks = ", ".join(f":add{index}" for index in range(len(values)))
@@ -175,6 +170,13 @@ class Mirror:
             f" WHERE t.{quote(PROJECT)} = :add0 AND t.{quote(self.base)} = :add1)"
         )
         connection.execute(sql, {f"add{index}": value for index, value in enumerate(values.values())})
+
+
+def explain_key(names: Sequence[str], base: str) -> str | None:
+    """Say why a key is none that photos can have, ``None`` when it is."""
+    if len(names) == 1 or sorted(names) == sorted((PROJECT, base)):
+        return None
+    return f'a photo is known by one id column, or by "{PROJECT}" and "{base}"'
 
 
 def _columns(where: str, table: Table) -> str:

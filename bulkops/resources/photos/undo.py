@@ -17,7 +17,6 @@ import msgspec
 from bulkops.effects import BatchResult, Fence, Image, ItemException, Plan, Todo
 from bulkops.errors import Halt, ItemRefused
 from bulkops.resources.contract import Ahead, Turn
-from bulkops.resources.mover import Verdict as Moved
 from bulkops.resources.photos import deeds
 from bulkops.resources.photos.batches import verdict_of, without
 from bulkops.resources.photos.deciding import in_thread
@@ -27,6 +26,7 @@ from bulkops.resources.photos.projects import Projects
 from bulkops.resources.table import images
 from bulkops.resources.table.bound import Bound, Destroyed, SchemaWatch, failed, is_row_error, take_turn
 from bulkops.resources.table.filters import Condition
+from bulkops.resources.verdicts import Verdict as Moved
 
 _ANY: Final = Condition("1", {})
 _LOST: Final = Verdict("skipped", "CONFLICT", "it is not in the trash any more")

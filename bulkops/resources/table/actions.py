@@ -165,9 +165,9 @@ class Actions:
         return states
 
     def names(self) -> list[str]:
-        """List the actions that this table's columns allow."""
+        """List the actions that this table's columns allow; a view is read-only."""
         if self._table.kind != "table":
-            return []
+            return ["export"] if self._table.kind == "view" else []
         status = self._settings.status
         there = {
             "delete": True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -25,13 +26,16 @@ from bulkops.resources.table.bound import (
     SchemaWatch,
     Seen,
     begin,
+    conflict,
     failed,
     take_turn,
     untouched,
     without,
 )
-from bulkops.resources.table.reading import Reader, announced
+from bulkops.resources.table.reading import Reader, announced, printed
 from bulkops.resources.table.work import MAX_DEPTH, Work
+
+_ANOTHER: Final = "another row has its id, or it was changed, since the process ended; it is left alone"
 
 
 class TableBatches:
@@ -143,6 +147,7 @@ class TableBatches:
 
         With a ledger the answer is exact. Without one, rows that are no longer fit were taken by this
         batch (or, in the crash window only, by somebody else: promised no finer); the rest is done now.
+        A row that stands under a deleted one's id, and is another, is not touched.
 
         Raises:
             Halt: (``NEEDS_REVIEW``) the ledger does not match what was already accounted for.
@@ -151,15 +156,33 @@ class TableBatches:
             return await recover_from_ledger(self._bound, fence)
         known = announced(data)
         taken = without(todo, {each.position for each in known})
-        fit = await self._bound.target.plan(lambda connection: set(self._reader.fit_rows(connection, taken)))
-        if len(fit) == len(taken.ids):
+        same, others = await self._still_there(taken, printed(data))
+        if len(same) == len(taken.ids):
             return None
-        rest = without(taken, set(taken.positions) - fit)
+        if others and len(same) + len(others) == len(taken.ids):
+            # None is gone: nobody can say whether they were changed, or taken and their ids given to new ones.
+            known += [
+                conflict(position, item, _ANOTHER)
+                for position, item in zip(taken.positions, taken.ids, strict=True)
+                if position in others
+            ]
+        rest = without(taken, set(taken.positions) - same)
         if not rest.ids:
             return BatchResult(exceptions=known)
         # The batch did happen: what is left failed in it. Asking again tells the reason.
         again = await self._attempt([], Seen(version=None, todo=rest), fence, turn)
         return msgspec.structs.replace(again, exceptions=known + again.exceptions)
+
+    async def _still_there(self, taken: Todo, prints: list[int] | None) -> tuple[set[int], set[int]]:
+        """Return the positions of rows that stand as they did, and of those where another stands by now."""
+        reader = self._reader
+        if prints is None:
+            rows = await self._bound.target.plan(lambda connection: reader.fit_rows(connection, taken))
+            return set(rows), set()
+        then = dict(zip(taken.positions, prints, strict=True))
+        now = await self._bound.target.plan(lambda connection: reader.prints(connection, taken))
+        same = {position for position, mark in now.items() if mark == then[position]}
+        return same, set(now) - same
 
 
 async def recover_from_ledger(bound: Bound, fence: Fence) -> BatchResult | None:

@@ -109,11 +109,12 @@ def _outline(table: Table) -> Any:
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What planning read: the version it is true of, the items taken, and their images."""
+    """What planning read: the version it is true of, the items taken, their images, the files they name."""
 
     version: tuple[int, int] | None
     todo: Todo
     images: list[Image] = []
+    files: list[tuple[int, str, bytes]] = []
 
 
 class OneByOne(Exception):
@@ -180,7 +181,7 @@ async def begin(bound: Bound, fence: Fence, turn: Turn) -> Ahead | None:
     """Make the job's ledger row, if it has one, this generation's; tell when it is a batch ahead of ``fence``.
 
     Raises:
-        Halt: (``NEEDS_REVIEW``) the ledger is behind, missing or further ahead.
+        Halt: (``NEEDS_REVIEW``) the ledger is behind, missing or further ahead, and nobody has looked at that yet.
     """
     if not bound.ledger:
         return None
@@ -188,6 +189,9 @@ async def begin(bound: Bound, fence: Fence, turn: Turn) -> Ahead | None:
     if entry is None and fence.batch == 0:
         return None
     if entry is None or entry.batch not in (fence.batch, fence.batch + 1):
+        if turn.reviewed:
+            await take_turn(bound, lambda connection: ledger.adopt(connection, fence), turn)
+            return None
         raise Halt(
             "NEEDS_REVIEW",
             "the ledger in the application's database does not match this job; was a copy restored?",

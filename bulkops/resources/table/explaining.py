@@ -100,7 +100,8 @@ def _look(
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", params)]
     used = next((found[1] for line in plan if (found := _USES.match(line))), None)
     # Where the index is there and not used, SQLite has its reasons (few rows, by its statistics).
-    there = binary is None and table.index_on(*wanted) is not None
+    # A view can have none.
+    there = table.kind != "table" or (binary is None and table.index_on(*wanted) is not None)
     misses = any(_READS_ALL.match(line) for line in plan) and wanted and not there
     missing = _create(table.name, wanted, binary) if misses else None
     return Statement(when=when, sql=sql, plan=plan, index=used, missing=missing)

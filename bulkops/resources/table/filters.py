@@ -6,8 +6,9 @@ later batch checks again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, time
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,18 @@ from bulkops.timing import parse_relative
 _COMPARE: Final = {"eq": "=", "ne": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _MAX_VALUES: Final = 1000
 _MAX_CONDITIONS: Final = 50
+#: From the year 2000 to 2100, in seconds since 1970: a number beyond counts another unit, or from another day.
+_PLAUSIBLE_S: Final = (946_684_800, 4_102_444_800)
+#: What numbers may count since 1970, and how many make a second.
+_UNITS: Final = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_INSTANT: Final = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:\d\d)?)?", re.ASCII
+)
+_ZULU: Final = re.compile(r"[\d-]+T[\d:.]+Z")
+#: A text that SQLite makes a number of to compare it with one.
+_NUMBER: Final = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_ORDERS: Final = frozenset({"lt", "lte", "gt", "gte"})
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -49,30 +62,62 @@ def unindexed(condition: Condition) -> Condition:
 class TimeFormat(msgspec.Struct, frozen=True):
     """How a column writes instants.
 
-    ``iso`` 2026-01-01T00:00:00.000Z, ``sql`` 2026-01-01 00:00:00, ``s`` and ``ms`` since 1970; all UTC.
+    ``iso`` 2026-01-01T00:00:00.000Z, ``sql`` 2026-01-01 00:00:00, ``s`` ``ms`` ``us`` ``ns`` since 1970; all UTC.
     """
 
     name: str
 
+    @property
+    def is_text(self) -> bool:
+        return self.name not in _UNITS
+
     def write(self, at_ms: int) -> str | int:
         """Write an instant as this column would."""
-        if self.name == "ms":
-            return at_ms
-        if self.name == "s":
-            return at_ms // 1000
+        if self.name in _UNITS:
+            return at_ms * _UNITS[self.name] // 1000
         at = datetime.fromtimestamp(at_ms / 1000, UTC)
         if self.name == "sql":
             return at.strftime("%Y-%m-%d %H:%M:%S")
         return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def guess_time_format(column: Column, sample: Any) -> TimeFormat:
-    """Guess from the column's type and one value of it."""
-    if isinstance(sample, (int, float)) and not isinstance(sample, bool):
-        return TimeFormat("ms" if sample > 100_000_000_000 else "s")
-    if isinstance(sample, str):
-        return TimeFormat("iso" if "T" in sample else "sql")
-    return TimeFormat("s" if column.affinity == "integer" else "sql")
+def guess_time_format(column: Column, samples: Sequence[Any]) -> TimeFormat:
+    """Guess from the first of some values that is a time; without any value from the column's type.
+
+    Raises:
+        ValueError: none is a time that is known here: by a wrong guess all rows would be old, or none.
+
+    """
+    if not samples:
+        return TimeFormat("s" if column.affinity == "integer" else "sql")
+    for name in map(_time_format_of, samples):
+        if name is not None:
+            return TimeFormat(name)
+    # What it holds is not told: the row that was looked at may be another tenant's.
+    raise ValueError(
+        f"{column.name!r} holds neither dates nor the seconds (milli-, micro-, nanoseconds) from 1970 to a day "
+        "since 2000: how times are written there is not known; name a value as it holds them"
+    )
+
+
+def _time_format_of(sample: Any) -> str | None:
+    if isinstance(sample, str) and _DATE.match(sample):
+        return "iso" if "T" in sample else "sql"
+    if isinstance(sample, (int, float)):
+        low, high = _PLAUSIBLE_S
+        return next((name for name, each in _UNITS.items() if low * each <= sample < high * each), None)
+    return None
+
+
+def relative_columns(filter_: dict[str, Any]) -> list[str]:
+    """Name the columns of a filter that a relative time is compared with."""
+
+    def has_one(value: Any) -> bool:
+        if isinstance(value, (list, dict)):
+            return any(map(has_one, value.values() if isinstance(value, dict) else value))
+        return isinstance(value, str) and parse_relative(value) is not None
+
+    return [name for name, wanted in filter_.items() if has_one(wanted)]
 
 
 def freeze(filter_: dict[str, Any], now_ms: int, time_format: Callable[[str], TimeFormat]) -> dict[str, Any]:
@@ -91,6 +136,79 @@ def freeze(filter_: dict[str, Any], now_ms: int, time_format: Callable[[str], Ti
     return {column: resolve(column, value) for column, value in filter_.items()}
 
 
+def dated_columns(filter_: dict[str, Any]) -> list[str]:
+    """Name the columns of a filter whose rows are to lie before or after a date or an instant."""
+    return [
+        name
+        for name, wanted in filter_.items()
+        if isinstance(wanted, dict)
+        and any(operator in _ORDERS and _is_instant(wanted[operator]) for operator in wanted)
+    ]
+
+
+def _is_instant(value: Any) -> bool:
+    return isinstance(value, str) and _INSTANT.fullmatch(value) is not None
+
+
+def place_instants(filter_: dict[str, Any], formats: Mapping[str, TimeFormat]) -> dict[str, Any]:
+    """Write each date or instant that rows are ordered by as its column writes them.
+
+    Compared as they come, 2026-01-01T00:00:00Z is after all of 2026-01-01 where a blank stands for the T, and
+    after every number of seconds.
+    """
+
+    def placed(name: str, operator: str, value: Any) -> Any:
+        if operator not in _ORDERS or not _is_instant(value):
+            return value
+        return _as_written(formats[name], operator, value)
+
+    return {
+        name: {operator: placed(name, operator, each) for operator, each in wanted.items()}
+        if name in formats and isinstance(wanted, dict)
+        else wanted
+        for name, wanted in filter_.items()
+    }
+
+
+def _as_written(time_format: TimeFormat, operator: str, text: str) -> str | int:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    if time_format.is_text:
+        if _DATE.fullmatch(text) or (time_format.name == "iso" and _ZULU.fullmatch(text)):
+            return text
+        # A mere date sorts right before whatever the column has of its day, times or none.
+        if time_format.name == "sql" and operator in ("lt", "gte") and at.time() == time():
+            return at.strftime("%Y-%m-%d")
+    return time_format.write(round(at.timestamp() * 1000))
+
+
+def check_numbers(filter_: dict[str, Any], table: Table, texts: Collection[str] = ()) -> None:
+    """Refuse to order numbers by a text: to SQLite each is less than any text, so that ``lt`` would take all rows.
+
+    ``texts`` are columns that are known to hold texts, whatever they are declared as.
+
+    Raises:
+        Refusal: (422) naming the place.
+    """
+    for name, wanted in filter_.items():
+        if not isinstance(wanted, dict) or name in texts or not _counts(table.column(name)):
+            continue
+        for operator, value in wanted.items():
+            if operator in _ORDERS and isinstance(value, str) and not _NUMBER.fullmatch(value):
+                raise invalid_field(
+                    f"/filter/{name}/{operator}", f"{name!r} holds numbers: a number is needed"
+                )
+
+
+def _counts(column: Column) -> bool:
+    if column.affinity == "numeric":
+        return not any(word in column.declared.upper() for word in ("DATE", "TIME"))
+    return column.affinity in ("integer", "real")
+
+
 def compile_filter(filter_: dict[str, Any], table: Table, allowed: list[str]) -> Condition:
     """Turn a filter into a condition.
 
@@ -102,8 +220,9 @@ def compile_filter(filter_: dict[str, Any], table: Table, allowed: list[str]) ->
     for name, wanted in filter_.items():
         pointer = f"/filter/{name}"
         if name not in allowed:
+            known = f"columns that can: {', '.join(allowed)}" if allowed else "no column can"
             raise invalid_field(
-                pointer, f"column {name!r} cannot be filtered by; those are: {', '.join(allowed)}"
+                pointer, f"column {name!r} cannot be filtered by; {known} (search, in the configuration)"
             )
         column = table.column(name)
         operators = (

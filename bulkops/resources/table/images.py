@@ -15,6 +15,8 @@ import msgspec
 
 from bulkops.errors import ItemRefused
 from bulkops.resources.schema import ForeignKey, Table, quote
+from bulkops.resources.table.filters import Condition
+from bulkops.shapes import whole
 
 #: Rows that one item may take along; beyond, only a final delete can.
 MAX_ROWS: Final = 100_000
@@ -34,7 +36,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(list[Record])
+_decoder: Final = msgspec.msgpack.Decoder(whole(list[Record]))
 
 
 def encode(records: list[Record]) -> bytes:
@@ -184,8 +186,28 @@ class Closure:
                 self.images[item].append(record)
                 further.append((item, record))
             else:
-                self.images[item].append(_changed(record, link, self._tables[link.table]))
+                self.images[item].append(self._changed(record, link, self._tables[link.table]))
         return further
+
+    def _changed(self, record: Record, link: ForeignKey, table: Table) -> Record:
+        held = dict(zip(record.columns, record.values, strict=True))
+        default = link.on_delete == "SET DEFAULT"
+        after = [self._default(table.column(name).default) if default else None for name in link.columns]
+        key = shape_of(table)
+        return Record(
+            "set", record.table, [held[name] for name in key.identity], list(link.columns),
+            [held[name] for name in link.columns], after,
+        )  # fmt: skip
+
+    def _default(self, sql: str | None) -> Any:
+        """Return what a column gets that is set to its default, which SQLite keeps as an expression."""
+        if sql is None:
+            return None
+        try:
+            return self._connection.execute(f"SELECT {sql}").fetchone()[0]
+        except sqlite3.OperationalError:
+            # A word in double quotes is a text there, and here the name of a column.
+            return sql.strip().strip('"')
 
     def _count_row(self) -> None:
         self._count += 1
@@ -209,26 +231,6 @@ def _owners(link: ForeignKey, rows: list[tuple[int, Record]]) -> dict[tuple[Any,
 
 def _identity(key: list[Any]) -> tuple[Any, ...]:
     return tuple(value["raw"] if isinstance(value, dict) else value for value in key)
-
-
-def _changed(record: Record, link: ForeignKey, table: Table) -> Record:
-    held = dict(zip(record.columns, record.values, strict=True))
-    default = link.on_delete == "SET DEFAULT"
-    after = [None if not default else _default(table.column(name).default) for name in link.columns]
-    key = shape_of(table)
-    return Record(
-        "set", record.table, [held[name] for name in key.identity], list(link.columns),
-        [held[name] for name in link.columns], after,
-    )  # fmt: skip
-
-
-def _default(sql: str | None) -> Any:
-    if sql is None:
-        return None
-    text = sql.strip()
-    if text.startswith("'") and text.endswith("'"):
-        return text[1:-1].replace("''", "'")
-    return int(text) if text.lstrip("-").isdigit() else None
 
 
 def _referencing(
@@ -312,6 +314,22 @@ def _insert(connection: sqlite3.Connection, table: Table, record: Record) -> Non
 
 def _mark(value: Any) -> str:
     return "CAST(? AS TEXT)" if isinstance(value, dict) else "?"
+
+
+def holding(values: dict[str, Any]) -> Condition:
+    """Return the condition of a row ``t`` that holds these values, as records keep them; true without any."""
+    tests = [
+        f"t.{quote(name)} IS {f'CAST(:held{index} AS TEXT)' if isinstance(value, dict) else f':held{index}'}"
+        for index, (name, value) in enumerate(values.items())
+    ]
+    held = {f"held{index}": _give(value) for index, value in enumerate(values.values())}
+    return Condition(" AND ".join(tests) or "1", held)
+
+
+def stands(connection: sqlite3.Connection, table: Table, record: Record) -> bool:
+    """Say whether there is a row under a record's key."""
+    key = holding(dict(zip(shape_of(table).identity, record.key, strict=True)))
+    return bool(fetch(connection, f"SELECT 1 FROM {quote(table.name)} AS t WHERE {key.sql}", key.params))
 
 
 def _set_back(connection: sqlite3.Connection, table: Table, record: Record) -> None:

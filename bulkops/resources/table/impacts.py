@@ -23,11 +23,19 @@ async def measure(
 ) -> tuple[Impact, list[Caution]]:
     """Count rows by table and files; what is not counted in time is ``None`` and cautioned about."""
     until = time.monotonic() + deadline_s
-    cautions = _cautions(bound)
+    cautions = _cautions(bound, selector)
     rows: dict[str, int | None] = {}
     for table, sql in _row_counts(bound, selector):
         counted = await _count(target, sql, selector.params, until)
         rows[table] = None if counted is None else (rows.get(table) or 0) + counted
+    holders = [
+        quote(link.table)
+        for link in _holding_links(bound)
+        if await _count(target, f"SELECT EXISTS ({_child_rows('1', link, selector)})", selector.params, until)
+    ]
+    if holders:
+        named = ", ".join(dict.fromkeys(holders))
+        cautions.append(Caution("CONSTRAINT", f"rows of {named} point at some of these, which fail then"))
     files, size = await _files(target, bound, selector, until)
     if None in rows.values() or files is None:
         cautions.append(
@@ -62,8 +70,23 @@ def _row_counts(bound: Bound, selector: Selector) -> list[tuple[str, str]]:
     return counts
 
 
+def _holding_links(bound: Bound) -> list[ForeignKey]:
+    """Return the foreign keys that keep rows from being deleted; rows of the same table may go in one batch."""
+    if not (bound.act.deletes and bound.foreign_keys):
+        return []
+    own = {bound.table.name, *(child.table for child in bound.act.children)}
+    holding = {"NO ACTION", "RESTRICT"}
+    return [
+        link for link in bound.table.referenced_by if link.on_delete in holding and link.table not in own
+    ]
+
+
 def _child_count(link: ForeignKey, selector: Selector) -> str:
-    return f"SELECT count(*) FROM {quote(link.table)} AS c WHERE {_belongs(link, selector)}"
+    return _child_rows("count(*)", link, selector)
+
+
+def _child_rows(columns: str, link: ForeignKey, selector: Selector) -> str:
+    return f"SELECT {columns} FROM {quote(link.table)} AS c WHERE {_belongs(link, selector)}"
 
 
 def _belongs(link: ForeignKey, selector: Selector) -> str:
@@ -118,7 +141,7 @@ def _path_queries(bound: Bound, selector: Selector) -> list[tuple[str, str]]:
     return queries
 
 
-def _cautions(bound: Bound) -> list[Caution]:
+def _cautions(bound: Bound, selector: Selector) -> list[Caution]:
     cautions = []
     event = "DELETE" if bound.act.deletes else "UPDATE"
     triggers = [trigger.name for trigger in bound.table.triggers if trigger.event == event]
@@ -126,6 +149,11 @@ def _cautions(bound: Bound) -> list[Caution]:
         cautions.append(
             Caution("TRIGGERS_NOT_UNDONE", f"what these triggers do is not undone: {', '.join(triggers)}")
         )
+    if bound.act.reversible and any(
+        storage not in bound.storages for storage, _ in _path_queries(bound, selector)
+    ):
+        message = "files in a storage of the application's own come back only while they wait to be deleted"
+        cautions.append(Caution("FILES_NOT_UNDONE", message))
     if bound.act.final:
         cautions.append(Caution("FINAL", "this cannot be undone"))
     return cautions

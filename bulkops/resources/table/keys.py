@@ -6,6 +6,7 @@ it is native; in SQL a whole page of ids is one JSON parameter, so that statemen
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from bulkops.effects import Id
 from bulkops.resources.schema import Table, quote
 
 _MAX_INT: Final = 2**63 - 1
+_HALF_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 class Key:
@@ -37,7 +39,6 @@ class Key:
         self.names = [column.name for column in self.columns]
         self.select = ", ".join(f"t.{quote(name)}" for name in self.names)
         self.order = self.select
-        self.returning = ", ".join(quote(name) for name in self.names)
         self.match = self.match_as("t")
         named = [
             f"typeof(t.{quote(column.name)}) IN ('integer', 'text')"
@@ -59,17 +60,6 @@ class Key:
             return f"{match} AND {columns} COLLATE BINARY IN (SELECT value FROM json_each(:ids))"
         parts = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(self.columns)))
         return f"({columns}) IN (SELECT {parts} FROM json_each(:ids))"
-
-    def keyset(self, prefix: str) -> str:
-        """Return the condition "after the key bound as :<prefix>0, :<prefix>1, …"."""
-        if self.single:
-            return f"{self.select} > :{prefix}0"
-        return f"({self.select}) > ({', '.join(f':{prefix}{index}' for index in range(len(self.columns)))})"
-
-    def bind(self, prefix: str, native: Id) -> dict[str, Any]:
-        """Bind one id's parts as :<prefix>0, …."""
-        parts = native if isinstance(native, list) else [native]
-        return {f"{prefix}{index}": part for index, part in enumerate(parts)}
 
     def native(self, row: tuple[Any, ...]) -> Id:
         """Build an id from the first columns of a row selected as ``select``.
@@ -101,6 +91,8 @@ class Key:
         parts = str(wire).split(",")
         if len(parts) != len(self.columns):
             raise ValueError(f"a key of {len(self.columns)} parts joined by commas is needed")
+        if any(_HALF_ESCAPE.search(part) for part in parts):
+            raise ValueError("each part is percent-encoded: a % in it is written %25")
         return [self._part(index, unquote(part, errors="strict")) for index, part in enumerate(parts)]
 
     def _part(self, index: int, text: str) -> int | str:

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from bulkops.effects import Fence, ItemException
+from bulkops.shapes import whole
 
 _CREATE: Final = """
 CREATE TABLE IF NOT EXISTS _bulkops_ledger (
@@ -62,7 +63,7 @@ def read(connection: sqlite3.Connection, job: str) -> Entry | None:
     row = connection.execute(_READ, {"job": job}).fetchone()
     if row is None:
         return None
-    return Entry(row[0], row[1], row[2], msgspec.json.decode(row[3], type=list[ItemException]))
+    return Entry(row[0], row[1], row[2], msgspec.json.decode(row[3], type=whole(list[ItemException])))
 
 
 _BEGIN: Final = """
@@ -99,6 +100,20 @@ def advance(connection: sqlite3.Connection, fence: Fence, exceptions: list[ItemE
         raise FencedError(
             f"job {fence.job} is not at batch {fence.batch - 1} of generation {fence.generation}"
         )
+
+
+_ADOPT: Final = """
+INSERT INTO _bulkops_ledger (job, tenant, generation, batch, cursor, exceptions)
+VALUES (:job, :tenant, :generation, :batch, :cursor, '[]')
+ON CONFLICT (job) DO UPDATE SET generation = excluded.generation, batch = excluded.batch, cursor = excluded.cursor,
+  exceptions = excluded.exceptions
+"""
+
+
+def adopt(connection: sqlite3.Connection, fence: Fence) -> None:
+    """Put the job's row where our account stands: a copy was restored, and somebody has looked at what it brought."""
+    connection.execute(_CREATE)
+    connection.execute(_ADOPT, msgspec.structs.asdict(fence))
 
 
 _FORGET: Final = "DELETE FROM _bulkops_ledger WHERE job IN (SELECT value FROM json_each(:jobs))"

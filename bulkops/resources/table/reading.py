@@ -5,9 +5,11 @@ Everything is read in one transaction, with the version of the file it is true o
 
 from __future__ import annotations
 
+import marshal
 import sqlite3
+import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -22,9 +24,26 @@ from bulkops.resources.table.images import fetch
 from bulkops.resources.table.keys import encode_ids, hashable
 from bulkops.resources.target import data_version
 from bulkops.settings import ChildSettings
+from bulkops.shapes import whole
 
 #: Rows by manifest position: the id, and the values selected as the table's shape.
 Rows = dict[int, tuple[Id, Sequence[Any]]]
+#: A file that goes with an item: the item's position, the storage, the path.
+NamedFile = tuple[int, str, bytes]
+#: As much of a long value goes into a row's print.
+_PRINTED: Final = 64
+#: Of the oldest format, which every Python writes alike.
+_MARSHAL: Final = 2
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """What recovery needs to know of a batch: who was not to be touched, and of rows to be deleted their prints.
+
+    ``prints`` are those of the items that were, in their order.
+    """
+
+    untouched: list[ItemException]
+    prints: list[int]
 
 
 class Reader:
@@ -66,7 +85,8 @@ class Reader:
             if position not in rows
         ]
         kept, refused = self.images_for(connection, rows)
-        files, refused_paths = self._files(connection, {p: rows[p] for p in rows if p not in refused})
+        named = self.named_files(connection, {p: rows[p] for p in rows if p not in refused})
+        files, refused_paths = self._identified(named)
         bad = refused | refused_paths
         exceptions = unfit + [
             ItemException(p, wire_id(rows[p][0]), error.outcome, error.code, error.message)
@@ -74,18 +94,52 @@ class Reader:
         ]
         taken = without(todo, {each.position for each in exceptions})
         shown = [image for image in kept if image.position not in bad]
+        prints = self.prints(connection, taken) if self._told_apart else None
         return Plan(
             announce=True,
-            data=announce(exceptions),
+            data=announce(exceptions, prints),
             images=shown,
             files=files,
             exceptions=exceptions,
-            state=Seen(version=version, todo=taken, images=shown),
+            state=Seen(
+                version=None if self._bound.act.final and not self.has_files else version,
+                todo=taken,
+                images=shown,
+                files=[each for each in named if each[0] not in bad],
+            ),
         )
+
+    @property
+    def _told_apart(self) -> bool:
+        """Say whether recovery has to know a row again: one that is made after a delete may get its id."""
+        return self._bound.act.deletes and not self._bound.ledger
+
+    def prints(self, connection: sqlite3.Connection, todo: Todo) -> dict[int, int]:
+        """Take the print of each row that is fit, by position: a row that was changed or made anew has another."""
+        bound = self._bound
+        shape = images.shape_of(bound.table)
+        columns = [
+            f"substr(t.{quote(name)}, 1, {_PRINTED})"
+            if name not in shape.identity and bound.table.column(name).affinity in ("text", "blob")
+            else f"t.{quote(name)}"
+            for name in shape.columns
+        ]
+        fit, width = bound.fit, len(bound.key.names)
+        sql = (
+            f"SELECT {bound.key.select}, {', '.join(columns)} FROM {quote(bound.table.name)} AS t"
+            f" WHERE {bound.key.match} AND {fit.sql}"
+        )
+        rows = fetch(connection, sql, {**fit.params, "ids": encode_ids(todo.ids)})
+        places = {hashable(item): position for position, item in zip(todo.positions, todo.ids, strict=True)}
+        found = {
+            places.get(hashable(bound.key.native(row))): zlib.crc32(marshal.dumps(row[width:], _MARSHAL))
+            for row in rows
+        }
+        return {position: mark for position, mark in found.items() if position is not None}
 
     def _is_unremarkable(self, connection: sqlite3.Connection, todo: Todo) -> bool:
         """Say whether every row is fit and nothing of it has to be remembered: the fast way."""
-        if self.keeps_images or self.has_files:
+        if self.keeps_images or self.has_files or self._told_apart:
             return False
         fit = self._bound.fit
         sql = f"SELECT count(*) FROM {quote(self._bound.table.name)} AS t WHERE {self._bound.key.match} AND {fit.sql}"
@@ -181,28 +235,22 @@ class Reader:
         value = record.values[shape.columns.index(name)]
         return wire_id(item) if value is None or isinstance(value, (dict, bytes)) else str(value)[:200]
 
-    def _files(
-        self, connection: sqlite3.Connection, rows: Rows
-    ) -> tuple[list[FileTaken], dict[int, ItemRefused]]:
-        """Find the files that go with the rows, with the identity each has now; odd paths refuse the item."""
+    def named_files(self, connection: sqlite3.Connection, rows: Rows) -> list[NamedFile]:
+        """Find the files that go with the rows."""
         bound = self._bound
-        named: list[tuple[int, str, bytes]] = []
+        named: list[NamedFile] = []
         if bound.own_file is not None and bound.act.hides:
             column = f"t.{quote(bound.own_file)}"
-            named += self._named_files(connection, rows, bound.resource, _paths_sql(bound, column))
+            named += self._named_by(connection, rows, bound.resource, _paths_sql(bound, column))
         for child in bound.act.children:
             if child.file is not None:
                 storage = f"{bound.resource}.{child.table}"
-                named += self._named_files(connection, rows, storage, _child_paths_sql(bound, child))
-        return self._identified(named)
+                named += self._named_by(connection, rows, storage, _child_paths_sql(bound, child))
+        return named
 
-    def _named_files(
-        self,
-        connection: sqlite3.Connection,
-        rows: Rows,
-        storage: str,
-        sql: str,
-    ) -> list[tuple[int, str, bytes]]:
+    def _named_by(
+        self, connection: sqlite3.Connection, rows: Rows, storage: str, sql: str
+    ) -> list[NamedFile]:
         places = {hashable(item): position for position, (item, _) in rows.items()}
         width = len(self._bound.key.names)
         parameters = {"ids": encode_ids([item for item, _ in rows.values()])}
@@ -213,9 +261,8 @@ class Reader:
                 found.append((position, storage, bytes(row[width])))
         return found
 
-    def _identified(
-        self, named: list[tuple[int, str, bytes]]
-    ) -> tuple[list[FileTaken], dict[int, ItemRefused]]:
+    def _identified(self, named: list[NamedFile]) -> tuple[list[FileTaken], dict[int, ItemRefused]]:
+        """Take down the identity each file has now; odd paths refuse the item."""
         refused: dict[int, ItemRefused] = {}
         files: list[FileTaken] = []
         for storage in dict.fromkeys(name for _, name, _ in named):
@@ -237,14 +284,39 @@ class Reader:
         return [None] * len(paths) if local is None else local.identify_many(paths)
 
 
-def announce(untouched: list[ItemException]) -> bytes:
-    """Write what recovery needs to know: the items that were not to be touched, and why."""
-    return msgspec.msgpack.encode(untouched)
+def announce(untouched: list[ItemException], prints: dict[int, int] | None = None) -> bytes:
+    """Write what recovery needs to know: the items that were not to be touched, and the prints of the others."""
+    if prints is None:
+        return msgspec.msgpack.encode(untouched)
+    return msgspec.msgpack.encode(Announcement(untouched, [prints[position] for position in sorted(prints)]))
+
+
+def announce_also(data: bytes, untouched: list[ItemException]) -> bytes:
+    """Add items that are not to be touched either; nothing was announced of them."""
+    found = _read(data)
+    if isinstance(found, Announcement):
+        return msgspec.msgpack.encode(Announcement(untouched + found.untouched, found.prints))
+    return announce(untouched + found)
 
 
 def announced(data: bytes) -> list[ItemException]:
-    """Read what `announce` wrote."""
-    return msgspec.msgpack.decode(data, type=list[ItemException]) if data else []
+    """Read the items that were not to be touched out of what `announce` wrote."""
+    found = _read(data)
+    return found.untouched if isinstance(found, Announcement) else found
+
+
+def printed(data: bytes) -> list[int] | None:
+    """Read the prints of the items that were, ``None`` when none were taken."""
+    found = _read(data)
+    return found.prints if isinstance(found, Announcement) else None
+
+
+def _read(data: bytes) -> list[ItemException] | Announcement:
+    if not data:
+        return []
+    found: list[ItemException] | Announcement
+    found = msgspec.msgpack.decode(data, type=whole(list[ItemException] | Announcement))
+    return found
 
 
 def child_match(bound: Bound, child: ChildSettings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +27,13 @@ from bulkops.resources.table.filters import (
     Condition,
     TimeFormat,
     both,
+    check_numbers,
     compile_filter,
+    dated_columns,
     freeze,
     guess_time_format,
+    place_instants,
+    relative_columns,
 )
 from bulkops.resources.table.keys import Key
 from bulkops.resources.table.layouts import layout_of, making_of
@@ -39,6 +44,7 @@ from bulkops.resources.target import DeadlineError, Target
 from bulkops.settings import ActionSettings, ResourceSettings
 
 _SAMPLED_ROWS: Final = 10_000
+_SAMPLED_TIMES: Final = 100
 #: Items of one export where the settings say nothing.
 _MAX_EXPORTED: Final = 10_000
 
@@ -180,23 +186,38 @@ class TableResource:
 
     async def freeze_filter(self, filter_: dict[str, Any], now_ms: int) -> dict[str, Any]:
         compile_filter(filter_, self.table, self.settings.search)
-        formats = {name: await self._time_format(name) for name in filter_}
-        return freeze(filter_, now_ms, lambda name: formats[name])
+        formats: dict[str, TimeFormat] = {}
+        for name in relative_columns(filter_):
+            try:
+                formats[name] = await self._time_format(name)
+            except ValueError as error:
+                raise invalid_field(f"/filter/{name}", str(error)) from error
+        for name in dated_columns(filter_):
+            with suppress(ValueError):  # it holds no times: a date is a text, or no number, like any other
+                formats[name] = await self._time_format(name)
+        frozen = freeze(place_instants(filter_, formats), now_ms, lambda name: formats[name])
+        check_numbers(frozen, self.table, {name for name, each in formats.items() if each.is_text})
+        return frozen
 
     async def _time_format(self, name: str) -> TimeFormat:
         if name not in self._formats:
             column = self.table.column(name)
             sql = (
                 f"SELECT t.{quote(name)} FROM (SELECT * FROM {quote(self.table.name)} LIMIT {_SAMPLED_ROWS}) AS t"
-                f" WHERE t.{quote(name)} IS NOT NULL LIMIT 1"
+                f" WHERE t.{quote(name)} NOT IN (0, '') LIMIT {_SAMPLED_TIMES}"
             )
-            row = await self._target.read(lambda connection: connection.execute(sql).fetchone())
-            if row is None:
-                return guess_time_format(column, None)
-            self._formats[name] = guess_time_format(column, row[0])
+            rows = await self._target.read(lambda connection: connection.execute(sql).fetchall())
+            found = guess_time_format(column, [row[0] for row in rows])
+            if not rows:
+                return found
+            self._formats[name] = found
         return self._formats[name]
 
     async def check(self, query: Query) -> None:
+        try:
+            await self._stamp_format(query)
+        except ValueError as error:
+            raise invalid_field("/action", f"soft_delete: {error}") from error
         act = await self.act(query)
         if query.action in NAMES:
             await self._prepare(await self.bind(query), act)
@@ -222,17 +243,28 @@ class TableResource:
         """Bind the query's action to its options.
 
         Raises:
-            Halt: (``CONFIG_CHANGED``) there is no such action any more.
+            Halt: (``CONFIG_CHANGED``) there is no such action any more, or no telling how it writes times.
         """
         if query.action not in self.actions.names():
             raise Halt("CONFIG_CHANGED", f"{self.name} has no action {query.action!r} any more")
-        soft = self.actions.soft
-        time_format = None
-        if soft is not None and soft.timestamp and query.action == "delete":
-            time_format = await self._time_format(soft.column.name)
+        try:
+            time_format = await self._stamp_format(query)
+        except ValueError as error:
+            raise Halt("CONFIG_CHANGED", f"soft_delete: {error}") from error
         return self.actions.build(
             query.action, query.options, stamp_ms=query.stamp_ms, time_format=time_format
         )
+
+    async def _stamp_format(self, query: Query) -> TimeFormat | None:
+        """Say how the time of a deletion is to be written, ``None`` where none is.
+
+        Raises:
+            ValueError: how the application writes times there is not known.
+        """
+        soft = self.actions.soft
+        if soft is None or not soft.timestamp or query.action != "delete" or query.options.get("hard"):
+            return None
+        return await self._time_format(soft.column.name)
 
     def tenant_condition(self, tenant: str | None) -> Condition:
         """Return the condition of the tenant's rows; without a tenant all rows. NULL belongs to nobody."""
@@ -379,14 +411,16 @@ class TableResource:
         table, column = self._file_column(storage)
         return await self._target.read(lambda connection: _named_by_rows(connection, table, column, paths))
 
-    async def shared_folders(self, storage: str, names: Sequence[bytes]) -> set[bytes]:
-        """Return which of the folders directly below the root hold a file that a row names.
+    async def shared_folders(self, storage: str, names: Sequence[bytes], *, below: bytes = b"") -> set[bytes]:
+        """Return which of the folders directly ``below`` the root, or a folder of it, hold a file that a row names.
 
         Raises:
             Halt: the database cannot be read now.
         """
         table, column = self._file_column(storage)
-        return await self._target.read(lambda connection: _above_named(connection, table, column, names))
+        return await self._target.read(
+            lambda connection: _above_named(connection, table, column, names, below)
+        )
 
     def _file_column(self, storage: str) -> tuple[str, str]:
         if storage == self.name and self.settings.file is not None:
@@ -404,22 +438,25 @@ def _named_by_rows(
     found: set[bytes] = set()
     for start in range(0, len(paths), 300):
         chunk = paths[start : start + 300]
-        marks = ", ".join(["CAST(? AS TEXT)"] * len(chunk))
+        # A path may be stored as text or as the bytes it is.
+        marks = ", ".join(["CAST(? AS TEXT), ?"] * len(chunk))
         sql = f"SELECT DISTINCT CAST({name} AS BLOB) FROM {quote(table)} AS t WHERE {name} IN ({marks})"
-        found |= {row[0] for row in connection.execute(sql, chunk)}
+        both = [each for path in chunk for each in (path, path)]
+        found |= {row[0] for row in connection.execute(sql, both)}
     return found
 
 
 def _above_named(
-    connection: sqlite3.Connection, table: str, column: str, names: Sequence[bytes]
+    connection: sqlite3.Connection, table: str, column: str, names: Sequence[bytes], below: bytes
 ) -> set[bytes]:
     wanted = set(names)
-    path = f"CAST(t.{quote(column)} AS BLOB)"
+    whole = f"CAST(t.{quote(column)} AS BLOB)"
+    path = f"substr({whole}, {len(below) + 1})"
     sql = (
         f"SELECT DISTINCT substr({path}, 1, instr({path}, X'2F') - 1) FROM {quote(table)} AS t"
-        f" WHERE instr({path}, X'2F') > 1"
+        f" WHERE instr({path}, X'2F') > 1 AND substr({whole}, 1, {len(below)}) = :below"
     )
-    return {row[0] for row in connection.execute(sql) if row[0] in wanted}
+    return {row[0] for row in connection.execute(sql, {"below": below}) if row[0] in wanted}
 
 
 def _identity(settings: ResourceSettings, path: Path) -> str:

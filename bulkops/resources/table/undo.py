@@ -31,7 +31,7 @@ from bulkops.resources.table.bound import (
     untouched,
     without,
 )
-from bulkops.resources.table.filters import Condition
+from bulkops.resources.table.filters import Condition, both
 from bulkops.resources.table.images import Record, fetch
 from bulkops.resources.table.keys import encode_ids, hashable
 from bulkops.resources.table.reading import announce, announced
@@ -53,6 +53,8 @@ class TableUndo:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._schema = SchemaWatch(bound)
+        #: Rows of one batch may refer to each other, also by way of what went along with them.
+        self.together = bound.act.deletes and bound.foreign_keys and bool(bound.table.referenced_by)
 
     async def begin(self, fence: Fence, turn: Turn) -> Ahead | None:
         """Make ready for the batch after ``fence.batch``; tell when the ledger has it already."""
@@ -71,7 +73,9 @@ class TableUndo:
         task = _Task(without(todo, {each.position for each in lost}), records)
         if not task.todo.ids:
             return Plan(announce=False, exceptions=lost, state=task)
-        undone = await self._bound.target.plan(lambda connection: self._already(connection, task.todo))
+        undone = await self._bound.target.plan(
+            lambda connection: self._settled(connection, task.todo, records)
+        )
         exceptions = lost + [
             conflict(position, item, _STANDS if self._bound.act.deletes else _CHANGED)
             for position, item in zip(task.todo.positions, task.todo.ids, strict=True)
@@ -111,6 +115,47 @@ class TableUndo:
             for position, item in zip(todo.positions, todo.ids, strict=True)
             if (hashable(item) in found) == bound.act.deletes
         }
+
+    def _judge_after(
+        self, connection: sqlite3.Connection, todo: Todo, records: dict[int, list[Record]]
+    ) -> tuple[set[int], set[int]]:
+        """Return the positions of items that are as they are put back, and of those that are something else."""
+        settled = without(todo, set(todo.positions) - self._settled(connection, todo, records))
+        back = {
+            position
+            for position, item in zip(settled.positions, settled.ids, strict=True)
+            if self._is_back(connection, item, records.get(position, []))
+        }
+        return back, set(settled.positions) - back
+
+    def _is_back(self, connection: sqlite3.Connection, item: Id, records: list[Record]) -> bool:
+        """Say whether an item's own row holds what it held; where triggers may change that, whether there is one."""
+        bound = self._bound
+        held, _ = _parts(bound, records)
+        altered = bound.act.deletes and any(each.event == "INSERT" for each in bound.table.triggers)
+        return _holds(connection, bound, item, {} if altered else bound.act.prior | held)
+
+    def _settled(
+        self, connection: sqlite3.Connection, todo: Todo, records: dict[int, list[Record]]
+    ) -> set[int]:
+        """Return the positions of items that are not as the job left them, and of which nothing else is missing."""
+        moved = self._already(connection, todo)
+        if self._bound.act.deletes:
+            return moved
+        return {
+            position
+            for position, item in zip(todo.positions, todo.ids, strict=True)
+            if position in moved and not self._lacks_others(connection, item, records.get(position, []))
+        }
+
+    def _lacks_others(self, connection: sqlite3.Connection, item: Id, records: list[Record]) -> bool:
+        """Say whether a row was brought back in another way, but not the rows that went along with it."""
+        _, others = _parts(self._bound, records)
+        along = next((each for each in others if each.kind == "row"), None)
+        if along is None or not self._is_back(connection, item, records):
+            return False
+        table = self._bound.tables.get(along.table)
+        return table is None or not images.stands(connection, table, along)
 
     async def apply(self, plan: Plan, _: Todo, fence: Fence, turn: Turn) -> BatchResult:
         """Put the items back in one transaction; those that cannot be are reported.
@@ -170,13 +215,21 @@ class TableUndo:
             return await recover_from_ledger(self._bound, fence)
         known = announced(data)
         asked = without(todo, {each.position for each in known})
-        undone = await self._bound.target.plan(lambda connection: self._already(connection, asked))
+        records = {position: images.decode(image.image) for position, image in (kept or {}).items()}
+        undone, others = await self._bound.target.plan(
+            lambda connection: self._judge_after(connection, asked, records)
+        )
         if not undone:
             return None
-        rest = without(asked, undone)
+        # Its image stays: who stands there now, or changed it, came in between.
+        known += [
+            conflict(position, item, _STANDS if self._bound.act.deletes else _CHANGED)
+            for position, item in zip(asked.positions, asked.ids, strict=True)
+            if position in others
+        ]
+        rest = without(asked, undone | others)
         if not rest.ids:
             return BatchResult(exceptions=known)
-        records = {position: images.decode(image.image) for position, image in (kept or {}).items()}
         again = await self._attempt([], _Task(rest, records), fence, turn)
         return msgspec.structs.replace(again, exceptions=known + again.exceptions)
 
@@ -311,16 +364,31 @@ class _Work:
     def _put_back(self, connection: sqlite3.Connection, position: int, item: Id) -> None:
         records = self._task.images.get(position, [])
         if not self._bound.act.deletes:
-            own = [each for each in records if each.kind == "set" and each.table == self._bound.table.name][
-                :1
-            ]
-            held = dict(zip(own[0].columns, own[0].values, strict=True)) if own else {}
-            if self._update(connection, [item], self._bound.act.prior | held) != 1:
+            held, records = _parts(self._bound, records)
+            wanted = self._bound.act.prior | held
+            # Who brought the row back in another way did not bring what went along with it.
+            if self._update(connection, [item], wanted) != 1 and not (
+                records and _holds(connection, self._bound, item, wanted)
+            ):
                 raise ItemRefused("skipped", "CONFLICT", _CHANGED)
-            records = [each for each in records if each not in own]
         images.put_back(connection, self._bound.tables, records)
         if not self._deferred and self._bound.foreign_keys:
             images.check_parents(connection, self._bound.tables, records)
+
+
+def _parts(bound: Bound, records: list[Record]) -> tuple[dict[str, Any], list[Record]]:
+    """Take an item's records apart: what its own row held of what the action changed, and the records of others."""
+    kind = "row" if bound.act.deletes else "set"
+    own = [each for each in records if each.kind == kind and each.table == bound.table.name][:1]
+    held = dict(zip(own[0].columns, own[0].values, strict=True)) if own else {}
+    return held, [each for each in records if each not in own]
+
+
+def _holds(connection: sqlite3.Connection, bound: Bound, item: Id, values: dict[str, Any]) -> bool:
+    """Say whether the item's row is there, is the tenant's, and holds these values."""
+    test = both(bound.tenant, images.holding(values))
+    sql = f"SELECT 1 FROM {quote(bound.table.name)} AS t WHERE {bound.key.match} AND {test.sql}"
+    return bool(fetch(connection, sql, {**test.params, "ids": encode_ids([item])}))
 
 
 def _judge(error: sqlite3.Error, position: int, item: Id) -> ItemException:

@@ -26,7 +26,7 @@ from bulkops.resources.table.bound import (
 )
 from bulkops.resources.table.images import fetch
 from bulkops.resources.table.keys import encode_ids, hashable
-from bulkops.resources.table.reading import Reader, child_match
+from bulkops.resources.table.reading import Reader, Rows, child_match
 from bulkops.resources.target import data_version
 from bulkops.settings import ChildSettings
 
@@ -86,7 +86,7 @@ class Work:
         return exceptions, max(0, cascaded)
 
     def _check_images(self, connection: sqlite3.Connection) -> None:
-        """Compare the images with the rows, if anybody wrote the file since they were made."""
+        """Compare images and files with the rows, if anybody wrote the file since they were looked at."""
         seen = self._seen
         if seen.version is None or seen.version == (data_version(connection), self._bound.target.turns):
             return
@@ -94,8 +94,15 @@ class Work:
         fresh, refused = self._reader.images_for(connection, rows)
         now = {image.position: image.image for image in fresh}
         then = {image.position: image.image for image in seen.images if image.position in rows}
-        if refused or now != then:
+        if refused or now != then or self._names_other_files(connection, rows):
             raise Moved
+
+    def _names_other_files(self, connection: sqlite3.Connection, rows: Rows) -> bool:
+        """Say whether a row, or what goes with it, names other files by now: those would be nobody's."""
+        if not self._reader.has_files:
+            return False
+        now = self._reader.named_files(connection, rows)
+        return sorted(now) != sorted(each for each in self._seen.files if each[0] in rows)
 
     def _all(self, connection: sqlite3.Connection) -> list[ItemException]:
         ids = self._seen.todo.ids

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from bulkops.store.credentials import TICKET_TTL_S
+from bulkops.store.keyring import TICKET_TTL_S
 from bulkops.timing import rfc3339
 from bulkops.web.live.poll import poll
 from bulkops.web.live.sessions import Authentication, Limits, Receive, Runtime, Scope, Send, Sessions
@@ -50,7 +50,16 @@ def live_routes(
         }
         return Response(msgspec.json.encode(body), 201, {"Cache-Control": "no-store"}, "application/json")
 
+    def options(path: str, allowed: str) -> Route:
+        async def answer(_: Request) -> Response:
+            return Response(None, 204, {"Allow": allowed})
+
+        return Route(path, answer, methods=["OPTIONS"])
+
     return [
+        options("/api/events", "GET, HEAD, OPTIONS"),
+        options("/api/jobs/{id}/events", "GET, HEAD, OPTIONS"),
+        options("/api/tickets", "POST, OPTIONS"),
         WebSocketRoute("/ws", SocketEndpoint(open_sessions)),
         Route("/api/events", events, methods=["GET"]),
         Route("/api/jobs/{id}/events", events, methods=["GET"]),

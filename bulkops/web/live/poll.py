@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from bulkops.feed import Follower, Frame
-from bulkops.store.events import MAX_ROWS
+from bulkops.store.events import MAX_ROWS, Cursor
 from bulkops.web.live.sessions import Receive, Scope, Send, Session, Sessions
 from bulkops.web.live.streams import number, opened, while_connected
 
@@ -36,7 +36,8 @@ async def poll(open_sessions: Sessions, scope: Scope, receive: Receive, send: Se
             frame = None
             if follower.start.recovered:
                 frame = await _next(session, follower, wait_s=wait_s, max_rows=limit)
-            response = Response(_page(follower, frame), 200, _HEADERS, "application/json")
+            page = session.located(_page(follower, frame))
+            response = Response(page, 200, _HEADERS, "application/json")
             await response(scope, receive, session.send)
 
         await while_connected(receive, answer)
@@ -53,12 +54,16 @@ async def _next(session: Session, follower: Follower, *, wait_s: float, max_rows
         await follower.wait(until - now())
 
 
-def _page(follower: Follower, frame: Frame | None) -> bytes:
+def _page(follower: Follower, frame: Frame | None) -> str:
     start = follower.start
     if not start.recovered:
-        return msgspec.json.encode({"reset": start.reason, "cursor": str(start.cursor)})
+        return _reset(start.reason, start.cursor)
     frame = frame or follower.advance()
     if frame is not None and frame.kind == "reset":
-        return msgspec.json.encode({"reset": frame.reason, "cursor": str(frame.cursor)})
+        return _reset(frame.reason, frame.cursor)
     body = frame.body if frame is not None else f'"cursor":"{start.cursor}","items":[]'
-    return f'{{"prev":"{start.cursor}",{body},"head":"{follower.head}"}}'.encode()
+    return f'{{"prev":"{start.cursor}",{body},"head":"{follower.head}"}}'
+
+
+def _reset(reason: str | None, cursor: Cursor) -> str:
+    return msgspec.json.encode({"reset": reason, "cursor": str(cursor)}).decode()

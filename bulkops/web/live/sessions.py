@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import HTTPConnection
@@ -22,12 +23,15 @@ from bulkops.feed import Feed, Follower, Topic
 from bulkops.models import Caller
 from bulkops.timing import Clock
 
-#: In a scope's extensions: frees the connection at once, whatever its buffers hold (`web/server.py`).
+#: In a scope's extensions: frees the connection at once, whatever its buffers hold (`web/connections.py`).
 ABORT: Final = "bulkops.abort"
 #: Also there: takes a place among the long-lived connections; ``False`` when there is none left.
 HOLD: Final = "bulkops.hold"
 #: For a WebSocket: writes a text frame at once; ``False`` when nothing was written, the peer being slow or gone.
 WRITE: Final = "bulkops.write"
+
+#: How an event tells where a file is had. People's texts cannot hold it: their quotes are escaped in JSON.
+_PATH: Final = '"download_url":"/api/'
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -139,6 +143,7 @@ class Session:
         self.caller: Caller | None = None
         self.ending: Ending | None = None
         self._abort: Callable[[], None] | None = (scope.get("extensions") or {}).get(ABORT)
+        self._root_path = quote(scope.get("root_path", ""))
         self._send = send
         self._now = asyncio.get_running_loop().time
         self._sending_since: float | None = None
@@ -152,6 +157,10 @@ class Session:
         self._sending_since = self._now()
         await self._send(message)
         self._sending_since = None
+
+    def located(self, text: str) -> str:
+        """Put the mount prefix before the paths in events, whose text all who follow share."""
+        return text.replace(_PATH, _PATH.replace("/", f"{self._root_path}/", 1)) if self._root_path else text
 
     def end(self, ending: Ending) -> None:
         """Tell the writer to say goodbye; the first reason counts."""

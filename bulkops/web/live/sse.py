@@ -193,7 +193,7 @@ class _Writer:
         for row in frame.rows:
             if self._is_job and row.kind in _MOVES:
                 self._over = row.kind in TERMINAL_KINDS
-        await self._write(self._form.events(frame.rows))
+        await self._write(self._session.located(self._form.events(frame.rows)))
 
     def _farewell(self) -> str:
         if self._session.ending is not None:

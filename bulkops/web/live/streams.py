@@ -19,9 +19,9 @@ from bulkops.errors import Refusal, invalid_field
 from bulkops.feed import Follower, Topic
 from bulkops.models import Caller
 from bulkops.web.authentication import explicit_secret
+from bulkops.web.live.commands import MAX_ID
 from bulkops.web.live.sessions import HOLD, Receive, Scope, Send, Session, Sessions
 
-_MAX_ID = 128
 _log = logging.getLogger("bulkops.live")
 
 
@@ -54,7 +54,7 @@ def topic_of(connection: HTTPConnection) -> Topic:
     if text in {"all", "tenant"}:
         return Topic("all" if text == "all" else "tenant")
     kind, colon, subject = text.partition(":")
-    if colon and kind in {"job", "task"} and 0 < len(subject) <= _MAX_ID:
+    if colon and kind in {"job", "task"} and 0 < len(subject) <= MAX_ID:
         return Topic("job" if kind == "job" else "task", subject)
     raise invalid_field("/topic", "must be all, job:ID, task:ID or tenant")
 
@@ -87,7 +87,7 @@ async def opened(
     connection = HTTPConnection(scope)
     caller = await identify(open_sessions, connection)
     topic = topic_of(connection)
-    since = connection.headers.get("last-event-id") or connection.query_params.get("since", "now")
+    since = connection.headers.get("last-event-id") or connection.query_params.get("since")
     session = Session(open_sessions.runtime, open_sessions.limits, scope, send)
     open_sessions.join(session)
     try:

@@ -20,77 +20,28 @@ from starlette.requests import HTTPConnection
 from bulkops.errors import Refusal
 from bulkops.feed import Follower, Frame, Topic
 from bulkops.models import Caller
+from bulkops.operations import has_role
 from bulkops.store.events import MAX_ROWS
 from bulkops.timing import rfc3339
 from bulkops.web.authentication import explicit_secret
 from bulkops.web.live import sessions
+from bulkops.web.live.commands import (
+    TICKET,
+    BadFrame,
+    Command,
+    Hello,
+    Pong,
+    Subscribe,
+    Unsubscribe,
+    choose_subprotocol,
+    parse_command,
+    parse_topic,
+)
 from bulkops.web.live.sessions import WRITE, Ending, Message, Receive, Scope, Send, Session, Sessions
 
-VERSION: Final = "bulkops.v1"
-TICKET: Final = "bulkops.ticket."
 _MAX_SUB: Final = 64
-_MAX_ID: Final = 128
 
 _log = logging.getLogger("bulkops.live")
-
-
-class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    id: Any = None
-    ticket: Any = None
-
-
-class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
-    id: Any = None
-    sub: Any = None
-    topic: Any = None
-    since: Any = "now"
-
-
-class Unsubscribe(msgspec.Struct, frozen=True, tag="unsubscribe"):
-    id: Any = None
-    sub: Any = None
-
-
-class Pong(msgspec.Struct, frozen=True, tag="pong"):
-    id: Any = None
-
-
-Command = Hello | Subscribe | Unsubscribe | Pong
-_decoder: Final = msgspec.json.Decoder(Command)
-
-
-class BadFrame(ValueError):
-    """What came is no command of ours; the socket is closed with 4500."""
-
-
-def parse_command(text: str) -> Command:
-    """Read one text frame.
-
-    Raises:
-        BadFrame: it is no JSON object, or of no type we know.
-    """
-    try:
-        command: Command = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadFrame(str(error)) from error
-    return command
-
-
-def parse_topic(topic: Any) -> Topic:
-    """Read the topic of a subscription.
-
-    Raises:
-        Refusal: it is none; an id that cannot be one is ``NOT_FOUND``, as an unknown one is.
-    """
-    kind = topic.get("kind") if isinstance(topic, dict) else None
-    if kind in {"all", "tenant"}:
-        return Topic(kind)
-    if kind not in {"job", "task"}:
-        raise Refusal("INVALID_FIELD", "topic must be all, job, task or tenant")
-    subject = topic.get("job" if kind == "job" else "task_id")
-    if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_ID:
-        raise Refusal("NOT_FOUND", f"there is no such {kind}")
-    return Topic(kind, subject)
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -268,6 +219,9 @@ class Socket(Session):
             caller = await self._redeem(hello.ticket if isinstance(hello.ticket, str) else "")
         if caller is None:
             return None
+        if not has_role(caller, "viewer"):
+            self.end(sessions.FORBIDDEN)
+            return caller
         if not self._sessions.admit(self, caller):
             self.end(sessions.TOO_MANY)
             return caller
@@ -391,7 +345,7 @@ class Socket(Session):
                 if self._unsent or follower.is_behind:
                     return False
                 frame = follower.next_nowait()
-                if frame is not None and not write(text := _text_of(subscription, frame)):
+                if frame is not None and not write(text := self._text_of(subscription, frame)):
                     self._unsent.append(text)
                     return False
         return True
@@ -430,7 +384,7 @@ class Socket(Session):
             }
             await self._send_json(reset)
         else:
-            await self._send_text(_text_of(subscription, frame))
+            await self._send_text(self._text_of(subscription, frame))
 
     async def _ping(self) -> None:
         self._ping_due = False
@@ -442,6 +396,9 @@ class Socket(Session):
         if self._pong_by is None:
             self._pong_by = self._now() + self.limits.pong_s
         await self._send_json({"type": "ping", "at": rfc3339(self.runtime.clock.now_ms()), "subs": subs})
+
+    def _text_of(self, subscription: Subscription, frame: Frame) -> str:
+        return self.located(f'{subscription.head}{frame.prev}",{frame.body}}}')
 
     async def _say_bye(self, ending: Ending) -> None:
         try:
@@ -455,18 +412,3 @@ class Socket(Session):
 
     async def _send_text(self, text: str) -> None:
         await self.send({"type": "websocket.send", "text": text})
-
-
-def _text_of(subscription: Subscription, frame: Frame) -> str:
-    return f'{subscription.head}{frame.prev}",{frame.body}}}'
-
-
-def choose_subprotocol(offered: list[str]) -> tuple[str | None, bool]:
-    """Choose what to accept, and say whether it is ours; who offers nothing is taken to speak ours.
-
-    A browser learns a close code only of a subprotocol it offered, so a foreign one is accepted first.
-    """
-    if VERSION in offered:
-        return VERSION, True
-    foreign = [name for name in offered if not name.startswith(TICKET)]
-    return (foreign[0] if foreign else None), not offered

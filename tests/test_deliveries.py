@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
-import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,21 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkops.store import events, jobs, webhooks
+from bulkops.store import deliveries, events, jobs, webhooks
+from bulkops.store.deliveries import DeliveryRow, Letter, Reply
 from bulkops.store.jobs import JobRow
 from bulkops.store.store import Store
 from bulkops.store.transaction import Commit, Tx
-from bulkops.store.webhooks import DeliveryRow, Letter, Reply
 from tests.conftest import HandClock
-from tests.store_house import START_MS, a_job, opened_store
+from tests.store_house import START_MS, a_job
 
 ALL = webhooks.EVENTS
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    async with opened_store(tmp_path, clock) as store:
-        yield store
 
 
 async def hook(store: Store, tenant: str | None = "acme", wanted: tuple[str, ...] = ALL) -> str:
@@ -50,9 +40,7 @@ async def tell(store: Store, job: JobRow, *kinds: str, **data: Any) -> None:
 
 async def letters(store: Store, webhook: str) -> list[DeliveryRow]:
     """List a webhook's deliveries, oldest first."""
-    rows = await store.read(
-        lambda c: webhooks.page_deliveries(c, webhook, state=None, before=None, limit=1000)
-    )
+    rows = await store.read(lambda c: deliveries.page(c, webhook, state=None, before=None, limit=1000))
     return rows[::-1]
 
 
@@ -61,16 +49,16 @@ async def kinds(store: Store, webhook: str, state: str = "pending") -> list[str]
 
 
 async def claim(store: Store, limit: int = 64, *, held: tuple[str, ...] = ()) -> list[Letter]:
-    return await store.write(lambda tx: webhooks.claim(tx, limit, held=held))
+    return await store.write(lambda tx: deliveries.claim(tx, limit, held=held))
 
 
 async def record(store: Store, letter: Letter, result: Any, **more: Any) -> None:
-    await store.write(lambda tx: webhooks.record(tx, letter, Reply(result, 12, **more)))
+    await store.write(lambda tx: deliveries.record(tx, letter, Reply(result, 12, **more)))
 
 
 async def due_s(store: Store, *held: str) -> float | None:
     now_ms = store.clock.now_ms()
-    due_ms = await store.read(lambda c: webhooks.next_due_ms(c, now_ms, held=held))
+    due_ms = await store.read(lambda c: deliveries.next_due_ms(c, now_ms, held=held))
     return None if due_ms is None else (due_ms - now_ms) / 1000
 
 
@@ -169,8 +157,8 @@ def test_a_payload_never_exceeds_20_kilobytes(data: dict[str, Any], items: int, 
         ["tenant", "task_id", "task_type", "project", "source", "resource", "action"], project
     )
     whole = {**data, "total": 7, "items": [{"id": "x" * 200, "outcome": "succeeded"}] * items}
-    text = webhooks.compose({**about, "job": "J" * 26}, "progress", 5, whole, at_ms=START_MS)
-    assert len(text.encode()) <= webhooks.MAX_PAYLOAD
+    text = deliveries.compose({**about, "job": "J" * 26}, "progress", 5, whole, at_ms=START_MS)
+    assert len(text.encode()) <= deliveries.MAX_PAYLOAD
     told = msgspec.json.decode(text)["data"]
     assert (told["job"], told["data"]["total"]) == ("J" * 26, 7)
 
@@ -241,8 +229,8 @@ async def test_the_schedule_is_kept_and_then_the_letter_is_dead(store: Store, cl
         clock.advance(wait_s + 0.001)
         (letter,) = await claim(store)
         await record(store, letter, "5xx")
-    assert len(waited) == webhooks.MAX_ATTEMPTS == 10
-    for wait_s, planned_s in zip(waited, webhooks.SCHEDULE_S, strict=True):
+    assert len(waited) == deliveries.MAX_ATTEMPTS == 10
+    for wait_s, planned_s in zip(waited, deliveries.SCHEDULE_S, strict=True):
         assert planned_s <= wait_s <= planned_s * 1.1
     (row,) = await letters(store, webhook)
     assert (row.state, row.result, row.attempts, row.took_ms) == ("dead", "5xx", 10, 12)
@@ -253,7 +241,7 @@ async def test_a_process_that_dies_in_the_last_attempt_leaves_a_dead_letter(
 ) -> None:
     webhook = await hook(store)
     await tell(store, a_job("running", tenant="acme"), "started")
-    for _ in range(webhooks.MAX_ATTEMPTS):
+    for _ in range(deliveries.MAX_ATTEMPTS):
         assert len(await claim(store)) == 1
         clock.advance(30 * 3600)
     assert await claim(store) == []
@@ -348,7 +336,7 @@ async def test_gone_ends_the_webhook_and_all_that_waits_for_it(store: Store) -> 
     await tell(store, a_job("running", tenant="acme"), "failed")
     assert await kinds(store, webhook) == []
     assert await kinds(store, other) == ["started", "paused", "failed"]
-    assert not await store.write(lambda tx: webhooks.resend(tx, webhook, first.id))
+    assert not await store.write(lambda tx: deliveries.resend(tx, webhook, first.id))
 
 
 async def test_a_clock_that_was_set_back_lets_nothing_wait_for_ever(store: Store, clock: HandClock) -> None:
@@ -366,7 +354,7 @@ async def test_a_clock_that_was_set_back_lets_nothing_wait_for_ever(store: Store
 async def test_a_full_backlog_makes_dead_letters_and_no_progress(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "_MAX_PENDING", 2)
+    monkeypatch.setattr(deliveries, "_MAX_PENDING", 2)
     webhook = await hook(store)
     for kind in ("started", "paused", "progress", "completed"):
         await tell(store, a_job("running", tenant="acme"), kind)
@@ -379,12 +367,12 @@ async def test_a_dead_letter_is_sent_again_under_its_id(store: Store) -> None:
     webhook = await hook(store)
     await tell(store, a_job("running", tenant="acme"), "completed")
     (letter,) = await claim(store)
-    assert not await store.write(lambda tx: webhooks.resend(tx, webhook, letter.id))
-    last = msgspec.structs.replace(letter, attempt=webhooks.MAX_ATTEMPTS)
+    assert not await store.write(lambda tx: deliveries.resend(tx, webhook, letter.id))
+    last = msgspec.structs.replace(letter, attempt=deliveries.MAX_ATTEMPTS)
     await record(store, last, "timeout")
     assert await kinds(store, webhook, "dead") == ["completed"]
-    assert not await store.write(lambda tx: webhooks.resend(tx, "another", letter.id))
-    assert await store.write(lambda tx: webhooks.resend(tx, webhook, letter.id))
+    assert not await store.write(lambda tx: deliveries.resend(tx, "another", letter.id))
+    assert await store.write(lambda tx: deliveries.resend(tx, webhook, letter.id))
     (again,) = await claim(store)
     assert again == letter
 
@@ -426,7 +414,7 @@ async def test_lists_are_paged_newest_first_within_a_tenant(store: Store) -> Non
         await tell(store, a_job("running", tenant="acme"), kind)
     rows = await letters(store, made[0])
     older = await store.read(
-        lambda c: webhooks.page_deliveries(c, made[0], state="pending", before=rows[1].seq, limit=9)
+        lambda c: deliveries.page(c, made[0], state="pending", before=rows[1].seq, limit=9)
     )
     assert older == rows[:1]
 
@@ -437,40 +425,15 @@ async def test_old_letters_go_and_waiting_ones_stay(store: Store, clock: HandClo
         await tell(store, a_job("running", tenant="acme"), "started")
         (letter,) = await claim(store)
         if result:
-            last = msgspec.structs.replace(letter, attempt=webhooks.MAX_ATTEMPTS)
+            last = msgspec.structs.replace(letter, attempt=deliveries.MAX_ATTEMPTS)
             await record(store, last, result)
-    assert await store.read(webhooks.stats) == {"pending": 1, "dead": 1}
+    assert await store.read(deliveries.stats) == {"pending": 1, "dead": 1}
     clock.advance(10)
     now_ms = clock.now_ms()
 
     def forget(tx: Tx) -> int:
-        return webhooks.forget(tx, delivered_before_ms=now_ms, dead_before_ms=START_MS, limit=5)
+        return deliveries.forget(tx, delivered_before_ms=now_ms, dead_before_ms=START_MS, limit=5)
 
     assert await store.write(forget) == 1
     assert [row.state for row in await letters(store, webhook)] == ["dead", "pending"]
     assert await store.write(forget) == 0
-
-
-async def test_no_statement_walks_the_outbox(store: Store) -> None:
-    """Every look goes through an index, and the order of a claim is an index's."""
-    statements = {
-        name: statement
-        for name, statement in vars(webhooks).items()
-        if re.fullmatch(r"_[A-Z_]+", name) and isinstance(statement, str) and "WHERE" in statement
-    }
-
-    def explain(connection: sqlite3.Connection, statement: str) -> str:
-        values = dict.fromkeys(re.findall(r":([a-z_]+)", statement), "[]")
-        found = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
-        return "; ".join(row[3] for row in found)
-
-    plans = await store.write(
-        lambda tx: {name: explain(tx.connection, statement) for name, statement in statements.items()}
-    )
-    assert len(plans) >= 20
-    for name, plan in plans.items():
-        assert "SCAN webhook_deliveries" not in plan, f"{name}: {plan}"
-        # Active webhooks are walked to find whose turn it is: ten a tenant, in the order of the index.
-        if name not in {"_TURNS", "_WAITS", "_THAW"}:
-            assert "SCAN webhooks" not in plan, f"{name}: {plan}"
-        assert "TEMP B-TREE" not in plan, f"{name}: {plan}"

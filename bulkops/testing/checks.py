@@ -1,82 +1,22 @@
-"""The contract suite: what every resource must do, whatever stands behind it, to be run by its author.
+"""The promises of a resource, one check each: selecting, acting, pausing, crashing, undoing.
 
-What comes in: a `Subject`, that is a house over some items and a way to look at them from outside; what goes
-out: nothing, or an AssertionError that says which promise is broken. Crashes are crashes: the house is left
-in the middle of a batch, nothing more is written, and another one is opened on what is there.
-
-    from bulkops.testing import CHECKS, Subject
-
-    @pytest.mark.anyio
-    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-    async def test_my_resource_keeps_the_contract(check, tmp_path):
-        await check(MySubject(tmp_path))
+What comes in: a `Subject`; what goes out: nothing, or an AssertionError that says which promise is broken.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from functools import partial, update_wrapper
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import anyio
-import msgspec
 
-from bulkops.embedding import Bulkops
-from bulkops.models import Caller, ItemsQuery, JobView, StartBody, UndoBody, ValidateBody
-from bulkops.runtime import Runtime
+from bulkops.models import ItemsQuery, JobView, UndoBody
+from bulkops.testing.bench import OWNER, opened
+from bulkops.testing.crashes import POINTS, crashing
+from bulkops.testing.subject import Check, Subject, Unsupported
 
-_WITHIN_S: Final = 30.0
-_LOOK_S: Final = 0.005
-_OWNER: Final = Caller(user="contract", roles=frozenset({"owner"}))
 #: What an item that went away meanwhile may be called.
 _GONE: Final = frozenset({"CONFLICT", "NOT_FOUND"})
-#: Where a process may die, seen from a batch: read but not announced, announced but not done, done but not
-#: accounted for, accounted for and on to the next.
-POINTS: Final = ("planned", "announced", "applied", "accounted")
-
-
-class Unsupported(Exception):
-    """The subject cannot show this: its author's test skips the check, with this as its reason."""
-
-
-class Subject(ABC):
-    """A resource in front of the suite, with at least seven items, all fit; made afresh for each check.
-
-    ``action`` with ``options`` is to succeed on every item, and to change what `look` says of it.
-    """
-
-    resource: str
-    action: str
-    options: Mapping[str, Any] = {}
-    #: Whether the action can be undone.
-    reversible: bool = True
-    #: An id in the right form that no item has.
-    unknown: str = "999999999"
-
-    @abstractmethod
-    def house(self) -> Bulkops:
-        """Make a house over the items and over the same database of bulkops; a new one at each call."""
-
-    @abstractmethod
-    def look(self) -> dict[str, Any]:
-        """Say by id what each item is like, from outside; one that is not there (any more) is left out."""
-
-    def add(self) -> str:
-        """Add an item as somebody else would, and return its id."""
-        raise Unsupported("no item can be added")
-
-    def take_away(self, item: str) -> None:  # noqa: ARG002  for those who can
-        """Take an item away as somebody else would."""
-        raise Unsupported("no item can be taken away")
-
-    def spoil(self, item: str) -> None:  # noqa: ARG002  for those who can
-        """Make the action fail on an item."""
-        raise Unsupported("the action cannot be made to fail")
-
-
-Check = Callable[[Subject], Awaitable[None]]
 
 
 # --- selecting -------------------------------------------------------------------------------------------
@@ -85,12 +25,12 @@ Check = Callable[[Subject], Awaitable[None]]
 async def lists_what_is_there(subject: Subject) -> None:
     """The list, the count and the preview name the items that are there, each once; looking changes nothing."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         listed = await bench.listed()
         assert sorted(listed) == sorted(before), "the list is not what is there"
-        page = await bench.runtime.service.items(_OWNER, subject.resource, ItemsQuery(limit=2))
+        page = await bench.runtime.service.items(OWNER, subject.resource, ItemsQuery(limit=2))
         assert len(page["items"]) == 2, "a page has as many items as asked for"
-        info = await bench.runtime.service.info(_OWNER, subject.resource)
+        info = await bench.runtime.service.info(OWNER, subject.resource)
         assert info["counts"]["total"] == len(before), "the count is not what is there"
         names = [action["name"] for action in info["actions"]]
         assert subject.action in names, f"{subject.action} is not among {names}"
@@ -103,7 +43,7 @@ async def finds_by_id(subject: Subject) -> None:
     """By ids exactly those are found; a repeated one counts once, and one that is not there is named."""
     before = _items(subject)
     one, other = list(before)[:2]
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         preview = await bench.preview(ids=[one, other, one, subject.unknown])
         assert preview.duplicates == 1
         assert preview.matched == 3
@@ -121,7 +61,7 @@ async def leaves_out_what_is_excluded(subject: Subject) -> None:
     """All but the excluded ones are acted on."""
     before = _items(subject)
     kept = set(list(before)[1:3])
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, exclude_ids=sorted(kept))
         _ended(job, total=len(before) - 2, succeeded=len(before) - 2)
     _done_are(subject, before, set(before) - kept)
@@ -130,7 +70,7 @@ async def leaves_out_what_is_excluded(subject: Subject) -> None:
 async def takes_what_was_frozen(subject: Subject) -> None:
     """What appears after the selection was frozen is not touched."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, canary=1)
         assert (job.status, job.processed) == ("paused", 1), f"a canary of one left {job.processed} done"
         late = subject.add()
@@ -146,7 +86,7 @@ async def takes_what_was_frozen(subject: Subject) -> None:
 async def acts_on_all(subject: Subject) -> None:
     """Every item is acted on and accounted for, and told so when asked."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True)
         _ended(job, total=len(before), succeeded=len(before))
         assert job.outcome == "ok"
@@ -160,14 +100,14 @@ async def isolates_a_failure(subject: Subject) -> None:
     bad = list(before)[2]
     subject.spoil(bad)
     before = subject.look()
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, batch_size=len(before))
         _ended(job, total=len(before), succeeded=len(before) - 1, failed=1)
         assert job.outcome == "partial"
         outcome, code = (await bench.outcomes(job.id))[bad]
         assert outcome == "failed"
         assert code, "a failure has a code"
-        errors = await bench.runtime.service.job_errors(_OWNER, job.id)
+        errors = await bench.runtime.service.job_errors(OWNER, job.id)
         assert [(each.code, each.count) for each in errors["items"]] == [(code, 1)]
     _done_are(subject, before, set(before) - {bad})
 
@@ -175,7 +115,7 @@ async def isolates_a_failure(subject: Subject) -> None:
 async def passes_over_what_is_gone(subject: Subject) -> None:
     """An item that goes away between selection and its turn is skipped, and no error."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, canary=1)
         done = {
             item for item, (outcome, _) in (await bench.outcomes(job.id)).items() if outcome == "succeeded"
@@ -196,10 +136,10 @@ async def passes_over_what_is_gone(subject: Subject) -> None:
 async def pauses_and_goes_on(subject: Subject) -> None:
     """A paused job touches nothing; resumed, it does exactly the rest."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.start(all=True, batch_size=1, throttle_ms=100)
         await bench.until(job.id, lambda view: view.processed >= 1)
-        await bench.runtime.service.pause(_OWNER, job.id)
+        await bench.runtime.service.pause(OWNER, job.id)
         job = await bench.rested(job.id)
         assert job.status == "paused", f"it is {job.status}, although there was more to do"
         done = {
@@ -215,9 +155,9 @@ async def pauses_and_goes_on(subject: Subject) -> None:
 async def cancels_between_batches(subject: Subject) -> None:
     """A cancelled job leaves what it did not reach, and its report tells both apart."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, canary=2)
-        await bench.runtime.service.cancel(_OWNER, job.id)
+        await bench.runtime.service.cancel(OWNER, job.id)
         job = await bench.rested(job.id)
         assert (job.status, job.processed) == ("cancelled", 2)
         lines = await bench.report(job.id)
@@ -231,11 +171,11 @@ async def cancels_between_batches(subject: Subject) -> None:
 async def goes_on_after_a_stop(subject: Subject) -> None:
     """A house that closes ends the batch in hand; the next one does the rest by itself."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.start(all=True, batch_size=1, throttle_ms=100)
         await bench.until(job.id, lambda view: view.processed >= 1)
     assert subject.look() != before
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         _ended(await bench.rested(job.id), total=len(before), succeeded=len(before))
     _done_are(subject, before, set(before))
 
@@ -243,7 +183,7 @@ async def goes_on_after_a_stop(subject: Subject) -> None:
 async def reports_every_item(subject: Subject) -> None:
     """The completion report has one line an item, in both formats, before and after a restart."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True)
         lines = await bench.report(job.id)
         assert sorted(line["id"] for line in lines) == sorted(before)
@@ -251,7 +191,7 @@ async def reports_every_item(subject: Subject) -> None:
         assert await bench.report(job.id, outcome="failed") == []
         table = await bench.report_text(job.id, "csv")
         assert len(table.splitlines()) == len(before) + 1
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         assert await bench.report(job.id) == lines
 
 
@@ -260,12 +200,12 @@ async def reports_every_item(subject: Subject) -> None:
 
 async def _survives(point: str, subject: Subject) -> None:
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, canary=1, batch_size=2)
-    async with _crashing(subject, point) as bench:
-        await bench.runtime.service.resume(_OWNER, job.id)
+    async with crashing(subject, point) as bench:
+        await bench.runtime.service.resume(OWNER, job.id)
         await anyio.sleep_forever()
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.rested(job.id)
         _ended(job, total=len(before), succeeded=len(before))
         assert await bench.outcomes(job.id) == dict.fromkeys(before, ("succeeded", None))
@@ -275,21 +215,23 @@ async def _survives(point: str, subject: Subject) -> None:
 async def _survives_in_an_undo(point: str, subject: Subject) -> None:
     before = _items(subject)
     _need_undo(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, batch_size=2)
         _ended(job, total=len(before), succeeded=len(before))
-    async with _crashing(subject, point) as bench:
-        undoing, _ = await bench.runtime.service.undo(_OWNER, job.id, UndoBody())
+    async with crashing(subject, point) as bench:
+        undoing, _ = await bench.runtime.service.undo(OWNER, job.id, UndoBody())
         await anyio.sleep_forever()
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         _ended(await bench.rested(undoing.id), total=len(before), succeeded=len(before))
     assert subject.look() == before, "what was undone is not as it was"
 
 
 def _at(check: Callable[[str, Subject], Awaitable[None]], point: str) -> Check:
-    made = partial(check, point)
-    update_wrapper(made, check)
-    made.__name__ = f"{check.__name__.removeprefix('_')}_a_crash_when_{point}"  # type: ignore[attr-defined]
+    async def made(subject: Subject) -> None:
+        await check(point, subject)
+
+    made.__name__ = f"{check.__name__.removeprefix('_')}_a_crash_when_{point}"
+    made.__doc__ = check.__doc__
     return made
 
 
@@ -300,7 +242,7 @@ async def undoes_all(subject: Subject) -> None:
     """An undo puts everything back as it was, and cannot be done twice."""
     before = _items(subject)
     _need_undo(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, batch_size=3)
         assert job.undo_until is not None, "a job that can be undone says until when"
         undone = await bench.undone(job.id)
@@ -316,7 +258,7 @@ async def undoes_some(subject: Subject) -> None:
     before = _items(subject)
     _need_undo(subject)
     wanted = set(list(before)[1:3])
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True)
         _ended(await bench.undone(job.id, ids=sorted(wanted)), total=2, succeeded=2)
     _done_are(subject, before, set(before) - wanted)
@@ -326,9 +268,9 @@ async def undoes_what_a_cancelled_job_did(subject: Subject) -> None:
     """What a cancelled job did can be undone, and only that is."""
     before = _items(subject)
     _need_undo(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         job = await bench.run(all=True, canary=3)
-        await bench.runtime.service.cancel(_OWNER, job.id)
+        await bench.runtime.service.cancel(OWNER, job.id)
         await bench.rested(job.id)
         _ended(await bench.undone(job.id), total=3, succeeded=3)
     assert subject.look() == before
@@ -337,7 +279,7 @@ async def undoes_what_a_cancelled_job_did(subject: Subject) -> None:
 async def says_what_is_final(subject: Subject) -> None:
     """An action without an undo says so beforehand, and an undo of it is refused."""
     before = _items(subject)
-    async with _bench(subject) as bench:
+    async with opened(subject) as bench:
         preview = await bench.preview(all=True)
         warned = "FINAL" in {warning.code for warning in preview.warnings}
         assert warned is not subject.reversible, "the preview and the subject disagree about the undo"
@@ -402,165 +344,3 @@ def _done_are(
             continue
         same = item in after and after[item] == was
         assert same is not (item in done), f"item {item} was {'not acted on' if same else 'touched'}"
-
-
-class _Bench:
-    """A running house, asked as its owner."""
-
-    def __init__(self, subject: Subject, runtime: Runtime) -> None:
-        self._subject = subject
-        self.runtime = runtime
-        self._confirm: str | None = None
-
-    async def _body(self, body: dict[str, Any]) -> dict[str, Any]:
-        if self._confirm is None:
-            info = await self.runtime.service.info(_OWNER, self._subject.resource)
-            mine = [each for each in info["actions"] if each["name"] == self._subject.action]
-            assert mine, f"there is no action {self._subject.action}"
-            self._confirm = mine[0]["confirm"] or ""
-        return {"options": dict(self._subject.options), "confirm": self._confirm or None} | body
-
-    async def preview(self, **body: Any) -> Any:
-        wanted = {"action": self._subject.action, **await self._body(body)}
-        return await self.runtime.service.validate(
-            _OWNER, self._subject.resource, msgspec.convert(wanted, ValidateBody)
-        )
-
-    async def start(self, **body: Any) -> JobView:
-        start = msgspec.convert(await self._body(body), StartBody)
-        return await self.runtime.service.start(_OWNER, self._subject.resource, self._subject.action, start)
-
-    async def run(self, **body: Any) -> JobView:
-        return await self.rested((await self.start(**body)).id)
-
-    async def until(self, job_id: str, holds: Callable[[JobView], bool]) -> JobView:
-        view = await self.runtime.service.job(_OWNER, job_id)
-        with anyio.move_on_after(_WITHIN_S):
-            while not holds(view):
-                await anyio.sleep(_LOOK_S)
-                view = await self.runtime.service.job(_OWNER, job_id)
-        reason = view.error or view.status_reason or view.last_error
-        assert holds(view), f"after {_WITHIN_S:g} s the job is {view.status}, {view.processed} done: {reason}"
-        return view
-
-    async def rested(self, job_id: str) -> JobView:
-        return await self.until(job_id, lambda view: view.terminal or view.status == "paused")
-
-    async def resumed(self, job_id: str) -> JobView:
-        await self.runtime.service.resume(_OWNER, job_id)
-        return await self.rested(job_id)
-
-    async def undone(self, job_id: str, *, ids: list[str] | None = None) -> JobView:
-        body = UndoBody(ids=None if ids is None else list(ids))
-        view, _ = await self.runtime.service.undo(_OWNER, job_id, body)
-        return await self.rested(view.id)
-
-    async def listed(self) -> list[str]:
-        found: list[str] = []
-        page: str | None = None
-        while True:
-            query = ItemsQuery(limit=3, page=page)
-            answer = await self.runtime.service.items(_OWNER, self._subject.resource, query)
-            found += [str(each["id"]) for each in answer["items"]]
-            page = answer["next"]
-            if page is None:
-                return found
-
-    async def outcomes(self, job_id: str) -> dict[str, tuple[str, str | None]]:
-        found: dict[str, tuple[str, str | None]] = {}
-        page: str | None = None
-        while True:
-            answer = await self.runtime.service.job_items(_OWNER, job_id, outcome=None, limit=1000, page=page)
-            for each in answer["items"]:
-                found[each.id] = (str(each.outcome), each.code)
-            page = answer["next"]
-            if page is None:
-                return found
-
-    async def report_text(self, job_id: str, format_: str, outcome: str | None = None) -> str:
-        chunks = await self.runtime.service.report(_OWNER, job_id, format=format_, outcome=outcome)
-        return b"".join([chunk async for chunk in chunks]).decode()
-
-    async def report(self, job_id: str, outcome: str | None = None) -> list[dict[str, Any]]:
-        text = await self.report_text(job_id, "ndjson", outcome)
-        return [msgspec.json.decode(line) for line in text.splitlines()]
-
-
-@asynccontextmanager
-async def _bench(subject: Subject) -> AsyncIterator[_Bench]:
-    bulk = subject.house()
-    try:
-        async with bulk.lifespan():
-            yield _Bench(subject, bulk.runtime)
-    except BaseExceptionGroup as group:
-        # A task group stands around the block; what failed in it is what its reader wants to see.
-        if len(group.exceptions) == 1 and isinstance(group.exceptions[0], Exception):
-            raise group.exceptions[0] from None
-        raise
-
-
-class _Crash(BaseException):
-    """The process ends here; what is raised through everything writes nothing on its way."""
-
-
-@asynccontextmanager
-async def _crashing(subject: Subject, point: str) -> AsyncIterator[_Bench]:
-    """Run a house that dies at a point of the second batch from here on; the block waits for that."""
-    crashed = False
-    try:
-        async with _bench(subject) as bench:
-            _weaken(bench.runtime.house.resources[subject.resource], point)
-            with anyio.move_on_after(_WITHIN_S):
-                yield bench
-    except BaseException as error:
-        if not _is_crash(error):
-            raise
-        crashed = True
-    assert crashed, f"the batch never came to the point {point!r}"
-
-
-def _is_crash(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(_is_crash(each) for each in error.exceptions)
-    return isinstance(error, _Crash)
-
-
-def _weaken(resource: Any, point: str) -> None:
-    made = resource.batches
-
-    async def batches(*args: Any, **kwargs: Any) -> Any:
-        found = await made(*args, **kwargs)
-        frail = _Frail(found, point)
-        for name in ("plan", "apply"):
-            setattr(found, name, getattr(frail, name))
-        return found
-
-    name = "batches"
-    setattr(resource, name, batches)
-
-
-class _Frail:
-    """Stands before the methods of a job's batches; the second batch does not come past its point."""
-
-    def __init__(self, batches: Any, point: str) -> None:
-        self._plan = batches.plan
-        self._apply = batches.apply
-        self._point = point
-        self._number = 0
-
-    def _pass(self, point: str) -> None:
-        if point == self._point and self._number >= 2:
-            raise _Crash
-
-    async def plan(self, *args: Any, **kwargs: Any) -> Any:
-        self._pass("accounted")
-        self._number += 1
-        plan = await self._plan(*args, **kwargs)
-        self._pass("planned")
-        return plan
-
-    async def apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._pass("announced")
-        result = await self._apply(*args, **kwargs)
-        self._pass("applied")
-        return result
