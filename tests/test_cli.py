@@ -231,6 +231,16 @@ def test_an_address_nobody_listens_at_exits_with_six(app: App, monkeypatch: pyte
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "url", ["", "not an address", "http://[::1", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://:80"]
+)
+def test_what_is_no_address_exits_with_two(app: App, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("BULKOPS_KEY", "bk_x")
+    result = app.run("--url", url, "resources")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith("is no address such as https://bulkops.example")
+
+
 def test_a_wrong_config_exits_with_one_and_names_the_place(app: App) -> None:
     app.config.write_text("[server]\nworkerz = 4\n")
     result = app.run("jobs")
@@ -353,6 +363,20 @@ def test_more_ids_than_a_request_takes_are_uploaded(served: App) -> None:
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["succeeded"] == 1489
     assert served.ask("SELECT count(*) FROM tags") == 11
+
+
+def test_ids_that_are_no_text_are_a_line_and_exit_two(served: App) -> None:
+    (served.folder / "ids").write_bytes(b"1\n\xff\n")
+    for words in (["--ids-from", str(served.folder / "ids")], ["--id", "\udcff"]):
+        result = served.run("validate", "notes", "close", *words)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("Error: text in UTF-8 is needed: ")
+
+
+def test_nothing_is_no_job(served: App) -> None:
+    for words in (["show"], ["watch"], ["pause"], ["report"]):
+        result = served.run(*words, "")
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "NOT_FOUND: no such job")
 
 
 def test_pause_and_resume(served: App) -> None:

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
@@ -133,9 +134,12 @@ def test_it_serves_on_and_its_curl_lines_work_until_it_is_stopped(tmp_path: Path
         )
         assert "event: completed" in followed.stdout
     finally:
-        process.send_signal(signal.SIGINT)
+        while process.poll() is None:  # asked again and again it ends once
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.002)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 0
+    assert err.count("stopped") == 1
     assert "goes on at the next start" in err
 
 

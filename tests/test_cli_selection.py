@@ -61,7 +61,7 @@ def test_ids_come_from_a_file_a_line_each(tmp_path: Path) -> None:
 
 
 def test_ids_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("1\n2\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff1\n2\n"))
     assert select(ids_from="-") == {"ids": ["1", "2"]}
 
 

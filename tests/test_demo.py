@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import time
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -25,9 +24,7 @@ from bulkops.demo_data.photos import DAMAGED, PROJECTS
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "bulkops-demo"
-    started = time.monotonic()
     assert demo.prepare(folder)
-    assert time.monotonic() - started < 10
     return folder
 
 

@@ -135,6 +135,7 @@ def _serve_on() -> None:
     screen.note("serving until Ctrl-C")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # asked twice, it ends once
     screen.note("\nstopped; what is unfinished goes on at the next start")
 
 

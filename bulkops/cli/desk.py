@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from bulkops.cli.invocation import Invocation
 from bulkops.client import Client
-from bulkops.errors import StartRefused
+from bulkops.errors import Refusal, StartRefused
 
 _PATIENCE_S: Final = 3.0
 _AGAIN_S: Final = 0.05
@@ -112,7 +112,14 @@ class RemoteDesk:
 
 
 def job_path(job: str, *rest: str) -> str:
-    """Write the path of a job or of something below it, whatever characters its id has."""
+    """Write the path of a job or of something below it, whatever characters its id has.
+
+    Raises:
+        Refusal: (``NOT_FOUND``) no job has an empty id: its path would be that of all.
+
+    """
+    if not job:
+        raise Refusal("NOT_FOUND", "no such job")
     return "/".join(["/api/jobs", quote(job, safe=""), *rest])
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -127,8 +128,16 @@ def _note_json(ctx: click.Context, _: click.Parameter, value: bool | None) -> No
 
 
 def _note_url(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.ensure_object(Invocation).url = value
+    if value is None:
+        return
+    try:
+        address = urlsplit(value)
+        is_good = address.scheme in {"http", "https"} and bool(address.hostname) and address.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise click.BadParameter(f"{value!r} is no address such as https://bulkops.example")
+    ctx.ensure_object(Invocation).url = value
 
 
 def _note_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -156,3 +165,5 @@ class Commands(click.Group):
         except BulkopsError as error:
             screen.error(str(error))
             ctx.exit(exits.REFUSED)
+        except UnicodeError as error:  # arguments, or ids from a file or a pipe
+            raise click.UsageError(f"text in UTF-8 is needed: {error}") from error

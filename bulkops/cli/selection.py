@@ -83,7 +83,9 @@ def body_of(selected: Selected, upload: Callable[[Iterable[str]], dict[str, Any]
 
 def _ids_body(selected: Selected, upload: Callable[[Iterable[str]], dict[str, Any]]) -> dict[str, Any]:
     with _open_lines(selected.ids_from) as lines:
-        ids = chain(selected.ids, (line.strip() for line in lines if line.strip()))
+        # A byte order mark comes through pipes too; no id begins with one.
+        named = (line.removeprefix("\ufeff").strip() for line in lines)
+        ids = chain(selected.ids, filter(None, named))
         first = list(islice(ids, MAX_IDS + 1))
         if len(first) <= MAX_IDS:
             return {"ids": first}
@@ -98,7 +100,7 @@ def _open_lines(name: str | None) -> Iterator[TextIO | tuple[str, ...]]:
         yield sys.stdin
     else:
         try:
-            file = open(name, encoding="utf-8-sig")  # noqa: SIM115  the error is a usage error, the body's is not
+            file = open(name, encoding="utf-8")  # noqa: SIM115  the error is a usage error, the body's is not
         except OSError as error:
             raise click.UsageError(f"--ids-from {name}: {error.strerror}") from error
         with file:

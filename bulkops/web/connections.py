@@ -174,6 +174,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.holds = False
+        self.lingers = False
         self.peer = _peer_of(transport)
         self.close_timeout = self.census.bounds.drain_s
         super().connection_made(transport)
@@ -205,6 +206,22 @@ class SocketConnection(WebSocketsSansIOProtocol):
             return False
         self.transport.write(self.shared.of(text))
         return True
+
+    def handle_parser_exception(self) -> None:
+        if self.lingers:
+            return
+        self.lingers = not self.close_sent
+        if not self.lingers:
+            super().handle_parser_exception()
+            return
+        close = self.conn.close_sent
+        assert close is not None
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.close_sent = True
+        # A peer that is still sending would lose our close frame to a reset: we read on until it ends, or time is up.
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write_eof()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
 
     def _turn_away(self) -> None:
         response = self.conn.reject(503, "too many sockets are open\n")

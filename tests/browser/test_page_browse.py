@@ -227,7 +227,9 @@ def test_hostile_values_are_shown_as_text(chromium: Browser, folder: Path) -> No
         view = desk.open("#/resources/receipts?tenant=oak")
         desk.rows().get_by_text(HOSTILE).first.wait_for()
         boxes = [each.bounding_box() for each in desk.rows().all()[:8]]
-        assert len({box and round(box["height"]) for box in boxes}) == 1, "a long or turned text changes no row"
+        assert len({box and round(box["height"]) for box in boxes}) == 1, (
+            "a long or turned text changes no row"
+        )
         assert view.locator(".state-button").filter(has_text=HOSTILE).count() == 1
         desk.page.get_by_role("button", name="long title").click()
         desk.dialog().get_by_text("No job has touched").wait_for()

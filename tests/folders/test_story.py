@@ -71,10 +71,10 @@ async def test_dossiers_go_one_by_one_and_in_bulk_on_the_same_path(tmp_path: Pat
 
         deleted = await person.run("dossiers/delete", all=True)
         assert os.listdir(root) == []
-        told = [line.split() for line in await lines(person, deleted["id"])]
+        words = [line.split() for line in await lines(person, deleted["id"])]
         gone = {f"dossier=D-{number:03}" for number in range(24, 30)}
-        for word in ("BULK_PURGE_START", "BULK_PURGE_DONE"):
-            assert {each[1] for each in told if each[0] == word} == gone
+        for event in ("BULK_PURGE_START", "BULK_PURGE_DONE"):
+            assert {each[1] for each in words if each[0] == event} == gone
         trash = (await person.get("/api/trash", q="D-02")).json()["items"]
         assert sorted(each["id"] for each in trash) == [f"D-{number:03}" for number in range(24, 30)]
         back = await person.undo(deleted["id"], ids=["D-025"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -321,6 +322,28 @@ async def test_frames_that_break_the_rules_end_their_socket_and_nothing_else(
         await until(lambda: house.feed.statistics().followers == 0)
     # What strangers do is no line of ours, or of uvicorn's.
     assert [record for record in caplog.records if record.name == "uvicorn.error"] == []
+
+
+def send_on(port: int, begin: bytes) -> bytes:
+    """Send a frame that is too big, and go on after the server's close is there; return what it said."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+        peer.sendall(begin)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += peer.recv(65536)
+        peer.sendall(b"\x81\xff" + (1 << 25).to_bytes(8) + b"mask")
+        peer.recv(1, socket.MSG_PEEK)
+        for _ in range(400):  # more than buffers take
+            peer.sendall(b"x" * 65536)
+        return b"".join(iter(lambda: peer.recv(65536), b""))
+
+
+async def test_whoever_still_sends_what_is_too_big_hears_why_it_is_closed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (house, port):
+        bearer = f"Authorization: Bearer {await house.key()}"
+        begin = handshake("/ws", bearer, host=f"127.0.0.1:{port}")
+        frames, _ = split_frames(await asyncio.to_thread(send_on, port, begin))
+        assert [payload[:2] for opcode, payload in frames if opcode == 8] == [(1009).to_bytes(2)]
 
 
 async def test_refused_handshakes_and_broken_requests_leave_no_line_of_uvicorns(

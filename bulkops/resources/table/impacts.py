@@ -28,6 +28,11 @@ async def measure(
     for table, sql in _row_counts(bound, selector):
         counted = await _count(target, sql, selector.params, until)
         rows[table] = None if counted is None else (rows.get(table) or 0) + counted
+    files, size = await _files(target, bound, selector, until)
+    if None in rows.values() or files is None:
+        cautions.append(
+            Caution("IMPACT_PARTIAL", "counting everything would take too long; some numbers are null")
+        )
     holders = [
         quote(link.table)
         for link in _holding_links(bound)
@@ -36,11 +41,6 @@ async def measure(
     if holders:
         named = ", ".join(dict.fromkeys(holders))
         cautions.append(Caution("CONSTRAINT", f"rows of {named} point at some of these, which fail then"))
-    files, size = await _files(target, bound, selector, until)
-    if None in rows.values() or files is None:
-        cautions.append(
-            Caution("IMPACT_PARTIAL", "counting everything would take too long; some numbers are null")
-        )
     return Impact(rows, files, size), cautions
 
 
@@ -76,9 +76,7 @@ def _holding_links(bound: Bound) -> list[ForeignKey]:
         return []
     own = {bound.table.name, *(child.table for child in bound.act.children)}
     holding = {"NO ACTION", "RESTRICT"}
-    return [
-        link for link in bound.table.referenced_by if link.on_delete in holding and link.table not in own
-    ]
+    return [link for link in bound.table.referenced_by if link.on_delete in holding and link.table not in own]
 
 
 def _child_count(link: ForeignKey, selector: Selector) -> str:
