@@ -96,19 +96,15 @@ class Slice:
         try:
             self._drafting = await open_drafting(house.store, house.drafts, job, resource, self._batches)
         except Halt:
-            self._go_on_unwritten()
+            if not self._file_goes_anyway:
+                raise
+            self._unwritten = True
         return await self._catch_up(self._batches)
 
-    def _go_on_unwritten(self) -> None:
-        """Do without the file, which goes anyway, when all there is to do is to say what a cancelled job did.
-
-        Raises:
-            Halt: the one that is being handled, when there is more to do.
-        """
-        if self._job.status is not Status.CANCELLING:
-            raise  # noqa: PLE0704  called where a Halt is handled
-        self._drafting = None
-        self._unwritten = True
+    @property
+    def _file_goes_anyway(self) -> bool:
+        """Say whether all there is to do is to say what a cancelled job did."""
+        return self._job.status is Status.CANCELLING
 
     async def _origin(self) -> JobRow | None:
         """Return the job that this one undoes: its action is what is turned back."""
@@ -303,7 +299,9 @@ class Slice:
         try:
             return await self._write(page, result)
         except Halt:
-            self._go_on_unwritten()
+            if not self._file_goes_anyway:
+                raise
+            self._drafting, self._unwritten = None, True
             return result
 
     async def _leave_batch(self, page: BatchPage, plan: Plan, *, untouched: bool) -> None:
