@@ -24,7 +24,7 @@ from bulkops.store.store import Store, open_store
 from bulkops.store.transaction import Tx
 from bulkops.timing import Clock, SystemClock
 from bulkops.web.authentication import Authenticator
-from bulkops.web.census import Bounds
+from bulkops.web.doorkeeper import Bounds
 from bulkops.web.guard import Guard, gate
 from bulkops.web.live import live_routes
 from bulkops.web.live.sessions import Limits

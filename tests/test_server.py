@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bulkops.web.census import Bounds
+from bulkops.web.doorkeeper import Bounds
 from bulkops.web.live.sessions import Limits
 from bulkops.web.server import _AcceptFilter, serve
 from tests.live_house import client, open_house, served, until

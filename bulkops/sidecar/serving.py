@@ -28,7 +28,7 @@ from bulkops.sidecar.ending import Ending
 from bulkops.sidecar.outlet import Speech
 from bulkops.timing import rfc3339
 from bulkops.web.app import build_app
-from bulkops.web.census import Bounds
+from bulkops.web.doorkeeper import Bounds
 from bulkops.web.server import serve
 
 #: A host that was ended by force comes back at once, and then its old sidecar is still on its way out.

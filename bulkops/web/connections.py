@@ -1,7 +1,7 @@
 """uvicorn's connections, held to what strangers may do with one: HTTP/1.1 and the WebSocket.
 
 What comes in: bytes of a peer; what goes out: requests to the application, with what it needs of its connection in
-the scope's extensions (`ABORT`, `HOLD`, `WRITE`). Each is counted by the `Census` and gone when that says so,
+the scope's extensions (`ABORT`, `HOLD`, `WRITE`). Each is counted by the `Doorkeeper` and gone when that says so,
 whether its peer reads or not.
 """
 
@@ -20,7 +20,7 @@ from websockets.protocol import State
 
 from bulkops.errors import Refusal
 from bulkops.web import problems
-from bulkops.web.census import Census
+from bulkops.web.doorkeeper import Doorkeeper
 from bulkops.web.guard import MAX_HEADER_BYTES, UPLOAD_DEADLINE_S, is_upload
 from bulkops.web.live.sessions import ABORT, HOLD, WRITE
 
@@ -40,21 +40,21 @@ def _peer_of(transport: asyncio.BaseTransport | None) -> str:
 class HttpConnection(HttpToolsProtocol):
     """HTTP/1.1 with an absolute deadline for headers and body."""
 
-    census: Census
+    doorkeeper: Doorkeeper
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.holds = False
         self.peer = _peer_of(transport)
-        self._deadline: float | None = self.loop.time() + self.census.bounds.headers_s
+        self._deadline: float | None = self.loop.time() + self.doorkeeper.bounds.headers_s
         self._in_headers = True
         self._header_bytes = 0
         self._refused = False
         super().connection_made(cast("asyncio.Transport", transport))
-        if not self.census.admit(self):
+        if not self.doorkeeper.admit(self):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.census.leave(self)
+        self.doorkeeper.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -63,7 +63,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         if self._in_headers:
             self._header_bytes += len(data)
-            if self._header_bytes > self.census.bounds.max_header_bytes and self._is_headless(data):
+            if self._header_bytes > self.doorkeeper.bounds.max_header_bytes and self._is_headless(data):
                 self._refuse_headers()
                 return
         super().data_received(data)
@@ -73,36 +73,38 @@ class HttpConnection(HttpToolsProtocol):
             self.abort()  # an earlier request has not got its answer
             return
         self._refused = True
-        self.transport.write(_too_large(self.census.bounds.max_header_bytes))
+        self.transport.write(_too_large(self.doorkeeper.bounds.max_header_bytes))
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _drop(self, data: bytes) -> None:
         # Closed at once, with bytes unread, the peer's system would throw the answer away (RFC 9112, 9.6).
         self._header_bytes += len(data)
-        if self._header_bytes > _MAX_DROPPED * self.census.bounds.max_header_bytes:
+        if self._header_bytes > _MAX_DROPPED * self.doorkeeper.bounds.max_header_bytes:
             self.abort()
 
     def _is_headless(self, data: bytes) -> bool:
         # A body may come in the packet that ends the headers, and has limits of its own.
-        return b"\r\n\r\n" not in data[: self.census.bounds.max_header_bytes]
+        return b"\r\n\r\n" not in data[: self.doorkeeper.bounds.max_header_bytes]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if not self._in_headers:
             self._in_headers = True
             self._header_bytes = 0
-            self._deadline = self.loop.time() + self.census.bounds.headers_s
+            self._deadline = self.loop.time() + self.doorkeeper.bounds.headers_s
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._take_authority()
         extensions = self.scope.setdefault("extensions", {})
-        cast("dict[str, Any]", extensions).update({ABORT: self.abort, HOLD: lambda: self.census.hold(self)})
+        cast("dict[str, Any]", extensions).update(
+            {ABORT: self.abort, HOLD: lambda: self.doorkeeper.hold(self)}
+        )
         super().on_headers_complete()
         # An upgrade has no path yet, and is over at once.
         upload = "path" in self.scope and is_upload(cast("Any", self.scope))
-        self._deadline = self.loop.time() + (UPLOAD_DEADLINE_S if upload else self.census.bounds.body_s)
+        self._deadline = self.loop.time() + (UPLOAD_DEADLINE_S if upload else self.doorkeeper.bounds.body_s)
 
     def _take_authority(self) -> None:
         """Make a target in absolute form (RFC 9112, 3.2.2) an ordinary one.
@@ -124,11 +126,11 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self.census.release(self)
+        self.doorkeeper.release(self)
         super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        self.census.leave(self)
+        self.doorkeeper.leave(self)
         super().handle_websocket_upgrade()
 
     def is_idle(self) -> bool:
@@ -169,14 +171,14 @@ class SharedFrames:
 class SocketConnection(WebSocketsSansIOProtocol):
     """A WebSocket that is gone when it should be, whether its peer reads or not."""
 
-    census: Census
+    doorkeeper: Doorkeeper
     shared: SharedFrames
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.holds = False
         self.lingers = False
         self.peer = _peer_of(transport)
-        self.close_timeout = self.census.bounds.drain_s
+        self.close_timeout = self.doorkeeper.bounds.drain_s
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -188,8 +190,8 @@ class SocketConnection(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def handle_connect(self, event: Any) -> None:
-        if not self.census.admit(self) or not self.census.hold(self):
-            _log.warning("no room for another socket; %d are open", self.census.held)
+        if not self.doorkeeper.admit(self) or not self.doorkeeper.hold(self):
+            _log.warning("no room for another socket; %d are open", self.doorkeeper.held)
             self._turn_away()
             return
         super().handle_connect(event)
@@ -232,7 +234,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.census.leave(self)
+        self.doorkeeper.leave(self)
         super().connection_lost(exc)
 
     def handle_cont(self, event: Frame) -> None:
@@ -243,7 +245,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         # Pongs that nobody reads would pile up here: this answer alone asks nobody for leave.
-        if self.transport.get_write_buffer_size() > self.census.bounds.max_unanswered_bytes:
+        if self.transport.get_write_buffer_size() > self.doorkeeper.bounds.max_unanswered_bytes:
             self.abort()
             return
         super().handle_ping()
@@ -251,7 +253,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
         # Closing waits for the peer to read what is left, which it may never do.
-        self.loop.call_later(self.census.bounds.drain_s + 1, self.abort)
+        self.loop.call_later(self.doorkeeper.bounds.drain_s + 1, self.abort)
 
     def is_idle(self) -> bool:
         return False

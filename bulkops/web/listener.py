@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from bulkops.errors import StartRefused
-from bulkops.web.census import Bounds
+from bulkops.web.doorkeeper import Bounds
 
 _SNDBUF_BYTES: Final = 64 * 1024
 _USER_TIMEOUT_MS: Final = 60_000

@@ -1,7 +1,8 @@
 """uvicorn, held to what a server that meets strangers needs: deadlines, caps, an end in seconds.
 
 An ASGI application and an address come in; connections go out of it in every case, also those whose peer
-neither reads nor closes (see `connections`, and `census` for who has to go). Nothing here knows a route or a caller.
+neither reads nor closes (see `connections`, and `doorkeeper` for who has to go). Nothing here knows a route or a
+caller.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, Final, Protocol
 
 import uvicorn
 
-from bulkops.web.census import Bounds, Census
 from bulkops.web.connections import HttpConnection, SharedFrames, SocketConnection
+from bulkops.web.doorkeeper import Bounds, Doorkeeper
 from bulkops.web.listener import BACKLOG, bind, room_for_connections
 
 
@@ -35,7 +36,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        census: Census,
+        doorkeeper: Doorkeeper,
         draining: Flag,
         on_ready: Callable[[str, int], None],
         listener: socket.socket,
@@ -43,7 +44,7 @@ class Server(uvicorn.Server):
         signals: bool,
     ) -> None:
         super().__init__(config)
-        self.census = census
+        self.doorkeeper = doorkeeper
         self.caught: int | None = None
         self._draining = draining
         self._on_ready = on_ready
@@ -58,7 +59,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 5 == 0:
-            self.census.sweep(asyncio.get_running_loop().time())
+            self.doorkeeper.sweep(asyncio.get_running_loop().time())
         return self._draining.is_set() or await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,13 +70,13 @@ class Server(uvicorn.Server):
             if isinstance(connection, HttpConnection):
                 connection.shutdown()
         await self._wait_for_goodbyes()
-        for left in list(self.census.connections):
+        for left in list(self.doorkeeper.connections):
             left.abort()
         await super().shutdown(sockets)
 
     async def _wait_for_goodbyes(self) -> None:
         now = asyncio.get_running_loop().time
-        until = now() + self.census.bounds.drain_s
+        until = now() + self.doorkeeper.bounds.drain_s
         # uvicorn keeps its connections in a set that rings no bell.
         while self.server_state.connections and now() < until and not self.force_exit:  # noqa: ASYNC110  see above
             await asyncio.sleep(0.02)
@@ -153,12 +154,14 @@ def _quiet_logs() -> Iterator[None]:
         yield
 
 
-def _configure(app: Any, census: Census) -> uvicorn.Config:
+def _configure(app: Any, doorkeeper: Doorkeeper) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http=type("HttpConnection", (HttpConnection,), {"census": census}),
-        ws=type("SocketConnection", (SocketConnection,), {"census": census, "shared": SharedFrames()}),
+        http=type("HttpConnection", (HttpConnection,), {"doorkeeper": doorkeeper}),
+        ws=type(
+            "SocketConnection", (SocketConnection,), {"doorkeeper": doorkeeper, "shared": SharedFrames()}
+        ),
         ws_max_size=65_536,
         ws_per_message_deflate=False,
         ws_ping_interval=None,  # the protocol has its own, which see whether the peer reads
@@ -168,8 +171,8 @@ def _configure(app: Any, census: Census) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
-        timeout_keep_alive=census.bounds.keep_alive_s,
-        timeout_graceful_shutdown=max(1, round(census.bounds.drain_s)),
+        timeout_keep_alive=doorkeeper.bounds.keep_alive_s,
+        timeout_graceful_shutdown=max(1, round(doorkeeper.bounds.drain_s)),
     )
 
 
@@ -195,8 +198,10 @@ async def serve(
     bounds = bounds or Bounds()
     listener = bind(host, port)
     try:
-        census = Census(bounds, room_for_connections(bounds))
-        server = Server(_configure(app, census), census, draining, on_ready, listener, signals=signals)
+        doorkeeper = Doorkeeper(bounds, room_for_connections(bounds))
+        server = Server(
+            _configure(app, doorkeeper), doorkeeper, draining, on_ready, listener, signals=signals
+        )
         with _quiet_logs():
             await server.serve(sockets=[listener])
     finally:

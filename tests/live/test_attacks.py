@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bulkops.web.census import Bounds
+from bulkops.web.doorkeeper import Bounds
 from bulkops.web.live.sessions import Limits
 from tests.live.crowd import frame, split_frames
 from tests.live_house import House, client, open_house, served, until

@@ -24,8 +24,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_unanswered_bytes: int = 256 * 1024
 
 
-class Census:
-    """Who is connected: caps, deadlines, and who goes first when there is no room.
+class Doorkeeper:
+    """Lets connections in, and says who goes first when there is no room.
 
     Sockets and streams stay for hours, so together they get three quarters of the room; the rest is for
     commands. A new connection at the cap takes the place of the oldest that asks nothing.
@@ -97,7 +97,7 @@ def _is_loopback(client: str) -> bool:
 
 
 class Connection(Protocol):
-    """What the census asks of a connection."""
+    """What the doorkeeper asks of a connection."""
 
     holds: bool
 
