@@ -64,6 +64,21 @@ async def test_a_batch_knows_its_rows_its_job_and_its_key(tmp_path: Path) -> Non
     ]
 
 
+async def test_a_text_that_is_no_utf_8_is_handed_over_with_its_bytes(tmp_path: Path) -> None:
+    bulk = make_house(tmp_path, rows=2)
+    change(tmp_path, "UPDATE sessions SET title = CAST(x'636166e9' AS TEXT) WHERE id = 2")
+    seen: list[str] = []
+
+    @bulk.action("sessions", "look")
+    async def look(batch: Batch) -> None:
+        seen.extend(item.row["title"] for item in batch)
+
+    async with running(bulk):
+        job = await ended(bulk, await bulk.start("sessions", "look", all=True))
+    assert job.outcome == "ok"
+    assert [title.encode("utf-8", "surrogateescape") for title in seen] == [b"Session 1", b"caf\xe9"]
+
+
 async def test_a_plain_function_runs_in_a_thread(tmp_path: Path) -> None:
     bulk = make_house(tmp_path, rows=3)
     threads: list[threading.Thread] = []

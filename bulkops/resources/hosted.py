@@ -7,7 +7,6 @@ nor busy are handed over.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from bulkops.resources.contract import Batches, Query
 from bulkops.resources.storage import LocalStorage
 from bulkops.resources.table.actions import NAMES, Act
 from bulkops.resources.table.filters import Condition, both
-from bulkops.resources.table.images import tolerant_text
+from bulkops.resources.table.images import fetch_named
 from bulkops.resources.table.keys import hashable
 from bulkops.resources.table.resource import TableResource
 from bulkops.resources.table.selecting import Selector
@@ -114,23 +113,25 @@ class HostedTable(TableResource):
         sql = f"{selector.rows_sql(f'{self.key.select}, t.*')} ORDER BY {self.key.order}"
         try:
             return await self.target.read(
-                lambda connection: self._placed(todo, _fetch(connection, sql, selector.params)),
+                lambda connection: self._placed(todo, *fetch_named(connection, sql, selector.params)),
                 deadline_s=_DEADLINE_S,
             )
         except DeadlineError as error:
             raise Transient("TARGET_LOCKED", "reading the batch's rows took too long") from error
 
-    def _placed(self, todo: Todo, rows: list[tuple[list[str], tuple[Any, ...]]]) -> dict[int, Item]:
+    def _placed(self, todo: Todo, names: list[str], rows: list[tuple[Any, ...]]) -> dict[int, Item]:
         """Build the items; in the reader's thread, because thousands of them would hold the loop up."""
         places = {hashable(item): position for position, item in zip(todo.positions, todo.ids, strict=True)}
         found: dict[int, Item] = {}
+        native, tenant_of = self.key.native, self._tenant_of
         width = len(self.key.names)
-        for names, row in rows:
-            item = self.key.native(row)
+        columns = names[width:]
+        for row in rows:
+            item = native(row)
             position = places.get(hashable(item))
             if position is not None:
-                held = dict(zip(names[width:], row[width:], strict=True))
-                found[position] = Item(wire_id(item), held, self._tenant_of(held))
+                held = dict(zip(columns, row[width:], strict=True))
+                found[position] = Item(wire_id(item), held, tenant_of(held))
         return dict(sorted(found.items()))
 
     def _all(self, query: Query) -> Selector:
@@ -141,15 +142,3 @@ class HostedTable(TableResource):
     def _tenant_of(self, row: dict[str, Any]) -> str | None:
         held = None if self.settings.tenant is None else row.get(self.settings.tenant)
         return None if held is None else str(held)
-
-
-def _fetch(
-    connection: sqlite3.Connection, sql: str, params: dict[str, Any]
-) -> list[tuple[list[str], tuple[Any, ...]]]:
-    connection.text_factory = tolerant_text
-    try:
-        cursor = connection.execute(sql, params)
-        names = [column[0] for column in cursor.description]
-        return [(names, row) for row in cursor.fetchall()]
-    finally:
-        connection.text_factory = str

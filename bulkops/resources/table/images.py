@@ -108,16 +108,30 @@ def fetch(
     connection: sqlite3.Connection, sql: str, parameters: dict[str, Any] | Sequence[Any]
 ) -> list[tuple[Any, ...]]:
     """Read all rows; text that is no UTF-8 is read once more in a way that keeps its bytes."""
+    return fetch_named(connection, sql, parameters)[1]
+
+
+def fetch_named(
+    connection: sqlite3.Connection, sql: str, parameters: dict[str, Any] | Sequence[Any]
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Read all rows as `fetch` does, and the names of their columns."""
     try:
-        return connection.execute(sql, parameters).fetchall()
+        return _read(connection, sql, parameters)
     except sqlite3.OperationalError as error:
         if not is_undecodable(error):
             raise
     connection.text_factory = tolerant_text
     try:
-        return connection.execute(sql, parameters).fetchall()
+        return _read(connection, sql, parameters)
     finally:
         connection.text_factory = str
+
+
+def _read(
+    connection: sqlite3.Connection, sql: str, parameters: dict[str, Any] | Sequence[Any]
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    cursor = connection.execute(sql, parameters)
+    return [column[0] for column in cursor.description], cursor.fetchall()
 
 
 class Closure:
