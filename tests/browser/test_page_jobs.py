@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.desk import Desk
-from tests.js.demo_server import DemoServer
+from tests.js.demo_server import DemoServer, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -77,9 +77,8 @@ def test_jobs_of_a_task_stand_under_its_name_and_end_with_one_toast(visit: Desk)
     visit.page.locator("tr.of-task").nth(1).wait_for()
     visit.toast("Delete completed").wait_for()
     visit.toast("Delete completed").get_by_role("link", name="Details").click()
-    visit.page.wait_for_url("**task_id=spring**")
-    visit.page.locator("main [aria-busy]").wait_for(state="detached")
-    assert visit.rows().count() == 3
+    visit.page.locator('main[data-at*="task_id=spring"]').wait_for()
+    until(lambda: visit.rows().count() == 3)
     assert visit.toast("Delete images").count() == 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from tests.browser.desk import Desk
-from tests.js.demo_server import DemoServer
+from tests.js.demo_server import DemoServer, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -111,7 +111,7 @@ def test_it_is_all_done_with_the_keyboard_alone(chromium: Browser, server: DemoS
         desk.wait_for_end("Undo: Delete receipts")
         press("J")
         page.get_by_role("heading", name="Jobs").wait_for()
-        assert desk.rows().count() == 2
+        until(lambda: desk.rows().count() == 2)
 
 
 def test_it_fits_every_window_and_direction(visit: Desk) -> None:
